@@ -1,0 +1,197 @@
+"""Generation: prefill, then one cached step per id, for a batch, with the hidden states kept.
+
+Knows: a Thinker, its cache, stopping, and restricting the choice to legal ids.
+Does not know: text, media, or which ids are which.
+Costs: one forward over the prompt, one single-position forward per id, and one more after the last
+id so that every reply id has the hidden state it produced as an input (the Talker reads those).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lumoomni.infer.sampling import SamplingConfig, sample
+from lumoomni.model.attention import AttentionSpec
+from lumoomni.model.thinker import Thinker
+
+Allowed = Tensor | Callable[[Tensor | None], Tensor | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """When to stop and how to choose. `seed` makes sampling repeatable; greedy needs none."""
+
+    max_new_tokens: int = 64
+    stop_ids: tuple[int, ...] = ()
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One id per sequence.
+
+    ids [B]; hidden [B, D]: the final hidden state of the input that PRODUCED these ids, which is
+    also the state of the previous reply id; finished [B]: True once a stop id has been produced
+    (a finished sequence repeats its stop id, to be ignored).
+    """
+
+    ids: Tensor
+    hidden: Tensor
+    finished: Tensor
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Left-padded prompts: embeds [B, T, D] and keys [B, T], True at real positions."""
+
+    embeds: Tensor
+    keys: Tensor
+
+
+def left_pad(prompts: list[Tensor]) -> Prompts:
+    """Prompts [T_i, D] of different lengths as one batch whose ends are aligned."""
+    longest = max(prompt.shape[0] for prompt in prompts)
+    embeds = prompts[0].new_zeros(len(prompts), longest, prompts[0].shape[1])
+    keys = torch.zeros(len(prompts), longest, dtype=torch.bool, device=embeds.device)
+    for i, prompt in enumerate(prompts):
+        if prompt.shape[0]:
+            embeds[i, -prompt.shape[0] :] = prompt
+            keys[i, -prompt.shape[0] :] = True
+    return Prompts(embeds, keys)
+
+
+class Generation:
+    """Iterate once for `Step`s; afterwards the reply and its hidden states can be read."""
+
+    def __init__(self, steps: Iterator[Step], batch: int) -> None:
+        self._steps = steps
+        self._ids: list[Tensor] = []
+        self._hidden: list[Tensor] = []
+        self._batch = batch
+
+    def __iter__(self) -> Iterator[Step]:
+        for step in self._steps:
+            if bool((step.ids < 0).all()):
+                self._hidden.append(step.hidden)
+                return
+            if self._ids:
+                self._hidden.append(step.hidden)
+            self._ids.append(step.ids)
+            yield step
+
+    @property
+    def ids(self) -> Tensor:
+        """Reply ids so far [B, N], stop ids included."""
+        return torch.stack(self._ids, 1)
+
+    @property
+    def hidden(self) -> Tensor:
+        """Hidden state of each reply id as an input [B, N, D]; complete when the loop has ended."""
+        return torch.stack(self._hidden, 1)
+
+    def replies(self, stop_ids: tuple[int, ...]) -> list[list[int]]:
+        """Reply ids of each sequence, cut before the first stop id."""
+        rows = self.ids.tolist()
+        ends = [next((i for i, x in enumerate(row) if x in stop_ids), len(row)) for row in rows]
+        return [row[:end] for row, end in zip(rows, ends, strict=True)]
+
+
+def generate(
+    thinker: Thinker,
+    prompt: Tensor,
+    config: GenerateConfig,
+    *,
+    keys: Tensor | None = None,
+    allowed: Allowed | None = None,
+    embed: Callable[[Tensor], Tensor] | None = None,
+    head: Callable[[Tensor], Tensor] | None = None,
+    compiled: bool = False,
+) -> Generation:
+    """Continue `prompt`: ids [B, T] (integers) or embeddings [B, T, D], left-padded per `keys`.
+
+    `allowed` restricts the choice: a 1-D tensor of legal ids (the head is then computed for those
+    rows only), a bool mask [B, V], or a function of the previous ids [B] (None at first) that
+    returns either, or None for no restriction. `embed` and `head` replace the Thinker's own.
+    Raises ValueError when the prompt and the new tokens exceed the Thinker's positions.
+    """
+    end = prompt.shape[1] + config.max_new_tokens
+    if end > thinker.config.max_positions:
+        raise ValueError(
+            f"prompt of {prompt.shape[1]} plus {config.max_new_tokens} new tokens exceeds "
+            f"max_positions {thinker.config.max_positions}"
+        )
+    steps = _steps(thinker, prompt, config, keys, allowed, embed, head)
+    return Generation(steps, prompt.shape[0])
+
+
+@torch.inference_mode()
+def _steps(
+    thinker: Thinker,
+    prompt: Tensor,
+    config: GenerateConfig,
+    keys: Tensor | None,
+    allowed: Allowed | None,
+    embed: Callable[[Tensor], Tensor] | None,
+    head: Callable[[Tensor], Tensor] | None,
+) -> Iterator[Step]:
+    embed = embed or thinker.embed
+    batch = prompt.shape[0]
+    x = prompt if prompt.is_floating_point() else embed(prompt)
+    cache = thinker.new_cache(batch, prompt.shape[1] + config.max_new_tokens)
+    spec = None if keys is None or bool(keys.all()) else AttentionSpec(keys=keys)
+    hidden = thinker(x, attention=spec, cache=cache).hidden[:, -1]
+    generator = torch.Generator(device=x.device).manual_seed(config.seed)
+    finished = torch.zeros(batch, dtype=torch.bool, device=x.device)
+    stops = torch.tensor(config.stop_ids, device=x.device, dtype=torch.long)
+    ids: Tensor | None = None
+    for _ in range(config.max_new_tokens):
+        legal = allowed(ids) if callable(allowed) else allowed
+        chosen = choose(thinker, hidden, config.sampling, generator, legal, head)
+        ids = chosen if ids is None else torch.where(finished, ids, chosen)
+        if config.stop_ids:
+            finished = finished | torch.isin(ids, stops)
+        yield Step(ids, hidden, finished)
+        hidden = thinker(embed(ids[:, None]), cache=cache).hidden[:, -1]
+        if config.stop_ids and bool(finished.all()):
+            break
+    yield Step(torch.full((batch,), -1, device=x.device), hidden, finished)
+
+
+def choose(
+    thinker: Thinker,
+    hidden: Tensor,
+    sampling: SamplingConfig,
+    generator: torch.Generator | None,
+    legal: Tensor | None,
+    head: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Next ids [B] from hidden [B, D], among the legal ones (1-D ids, or bool [B, V], or None)."""
+    if legal is not None and legal.dtype != torch.bool and head is None:
+        logits = F.linear(hidden, thinker.head_weight()[legal])
+        return legal[sample(logits, sampling, generator)]
+    logits = thinker.head(hidden) if head is None else head(hidden)
+    if legal is None:
+        return sample(logits, sampling, generator)
+    if legal.dtype != torch.bool:
+        return legal[sample(logits[:, legal], sampling, generator)]
+    return sample(logits.masked_fill(~legal, float("-inf")), sampling, generator)
+
+
+@torch.inference_mode()
+def cached_equals_uncached(thinker: Thinker, ids: Tensor) -> float:
+    """Largest difference of logits between one whole forward of ids [B, T] and cached steps."""
+    whole = thinker.head(thinker(thinker.embed(ids)).hidden)
+    cache = thinker.new_cache(ids.shape[0], ids.shape[1])
+    half = max(1, ids.shape[1] // 2)
+    parts = [thinker(thinker.embed(ids[:, :half]), cache=cache).hidden]
+    for t in range(half, ids.shape[1]):
+        parts.append(thinker(thinker.embed(ids[:, t : t + 1]), cache=cache).hidden)
+    return float((thinker.head(torch.cat(parts, 1)) - whole).abs().max())

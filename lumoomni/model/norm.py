@@ -1,0 +1,90 @@
+"""RMSNorm and rotary positions, the two elementwise passes that every decoder layer repeats.
+
+Knows: norms over the last axis and rotations of halves (the Hugging Face layout of rotary pairs).
+Does not know: layers, masks or caches.
+Costs: one read and one write of the activations each; statistics are always in float32.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight over the last axis (arXiv 1910.07467)."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate x [..., K] by tables that broadcast against it; sin's first half carries the minus."""
+    half = x.shape[-1] // 2
+    swapped = torch.cat([x[..., half:], x[..., :half]], dim=-1)
+    return torch.addcmul(x * cos, swapped, sin)
+
+
+def head_norm_rope(
+    qk: Tensor, scale: Tensor | None, rope: tuple[Tensor, Tensor] | None, eps: float
+) -> Tensor:
+    """Norm each head of qk [B, T, H, K] by `scale` [H, K], then rotate by tables [(B,) T, K]."""
+    if scale is not None:
+        qk = F.rms_norm(qk, qk.shape[-1:], None, eps) * scale.to(qk.dtype)
+    if rope is not None:
+        cos, sin = rope
+        qk = rotate(qk, cos.unsqueeze(-2).to(qk.dtype), sin.unsqueeze(-2).to(qk.dtype))
+    return qk
+
+
+class Rope(nn.Module):
+    """Tables of cos and signed sin [P, K] for rotary positions (arXiv 2104.09864).
+
+    `sin` is stored with its first half negated, so that a rotation is x * cos + swap(x) * sin.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, head_width: int, theta: float, positions: int) -> None:
+        super().__init__()
+        self.head_width, self.theta = head_width, theta
+        cos, sin = self._tables(positions, torch.device("cpu"))
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
+
+    def _tables(self, positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        exponents = torch.arange(0, self.head_width, 2, dtype=torch.float32, device=device)
+        rates = 1.0 / self.theta ** (exponents / self.head_width)
+        index = torch.arange(positions, dtype=torch.float32, device=device)
+        angles = index[:, None] * rates[None, :]
+        cos, sin = angles.cos(), angles.sin()
+        return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
+
+    def rebuild(self, device: torch.device) -> None:
+        """Make real tables after a meta-device construction."""
+        self.cos, self.sin = self._tables(self.cos.shape[0], device)
+
+    def forward(self, positions: Tensor | None, start: int, length: int) -> tuple[Tensor, Tensor]:
+        """(cos, sin): [T, K] for positions start..start+length, or [B, T, K] for given positions.
+
+        Raises ValueError past the end of the tables.
+        """
+        if positions is not None:
+            return self.cos[positions], self.sin[positions]
+        if start + length > self.cos.shape[0]:
+            raise ValueError(
+                f"position {start + length} exceeds max_positions {self.cos.shape[0]}; "
+                "shorten the input or raise max_positions"
+            )
+        return self.cos[start : start + length], self.sin[start : start + length]
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """[..., 2 F] -> [..., F]: silu of the first half times the second."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up

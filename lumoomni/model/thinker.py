@@ -1,0 +1,213 @@
+"""The Thinker: a pre-norm decoder that turns embeddings into hidden states, at any scale.
+
+Knows: the token table, the blocks, the final norm and the head's weight.
+Does not know: what ids mean, losses, sampling, or where the embeddings came from.
+Costs: `forward` never computes logits; the caller asks `head` for the positions it needs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lumoomni.model.attention import (
+    AttentionConfig,
+    AttentionSpec,
+    KVCache,
+    build_mask,
+    default_positions,
+)
+from lumoomni.model.layers import Block, BlockConfig, BlockOutput, init_blocks
+from lumoomni.model.moe import MoEConfig
+from lumoomni.model.norm import RMSNorm, Rope
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThinkerConfig:
+    """Shape of a Thinker, with the choices of Qwen3 (arXiv 2505.09388) as defaults.
+
+    `window` limits how far the layers from `window_from` on can read back (the query included).
+    `moe` replaces the feed-forward of every layer except `dense_layers`.
+    """
+
+    vocab_size: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    ffn_width: int
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+    qk_norm: bool = True
+    qkv_bias: bool = False
+    tied: bool = True
+    window: int | None = None
+    window_from: int = 0
+    moe: MoEConfig | None = None
+    dense_layers: tuple[int, ...] = ()
+    max_positions: int = 2048
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("vocab_size", self.vocab_size),
+            ("width", self.width),
+            ("layers", self.layers),
+            ("max_positions", self.max_positions),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.rope_theta <= 0:
+            raise ValueError(f"rope_theta must be positive, got {self.rope_theta}")
+        self.block(0)  # raises for a shape that no layer can have
+
+    def layer_window(self, layer: int) -> int | None:
+        """The window of one layer, None where it reads everything."""
+        return self.window if layer >= self.window_from else None
+
+    def block(self, layer: int) -> BlockConfig:
+        """The config of one layer."""
+        attention = AttentionConfig(
+            width=self.width,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_width=self.head_width,
+            qk_norm=self.qk_norm,
+            qkv_bias=self.qkv_bias,
+            norm_eps=self.norm_eps,
+            window=self.layer_window(layer),
+        )
+        return BlockConfig(
+            attention=attention,
+            ffn_width=self.ffn_width,
+            norm_eps=self.norm_eps,
+            moe=None if layer in self.dense_layers else self.moe,
+            dropout=self.dropout,
+        )
+
+
+@dataclass(frozen=True)
+class ThinkerOutput:
+    """hidden [B, T, D] after the final norm, the cache given (now longer), the balancing loss."""
+
+    hidden: Tensor
+    cache: KVCache | None
+    aux_loss: Tensor | None
+
+
+class Thinker(nn.Module):
+    """ids -> embed -> [B, T, D] -> forward -> hidden [B, T, D] -> head -> logits [..., V]."""
+
+    def __init__(self, config: ThinkerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.token_table = nn.Embedding(config.vocab_size, config.width)
+        self.blocks = nn.ModuleList(Block(config.block(i)) for i in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.head_table = (
+            None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
+        )
+        self.rope = Rope(config.head_width, config.rope_theta, config.max_positions)
+        self.init_weights()
+
+    def init_weights(self, std: float = 0.02) -> None:
+        """N(0, std), residual outputs by 1/sqrt(2 L) smaller (GPT-2's rule); norms at one."""
+        nn.init.normal_(self.token_table.weight, std=std)
+        if self.head_table is not None:
+            nn.init.normal_(self.head_table, std=std)
+        nn.init.ones_(self.norm.weight)
+        init_blocks(self.blocks, std)
+
+    def head_weight(self) -> Tensor:
+        """[V, D]: the head's own table, or the token table when tied."""
+        return self.token_table.weight if self.head_table is None else self.head_table
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [B, T] -> [B, T, D]."""
+        return self.token_table(ids)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """hidden [..., D] -> logits [..., V]; expensive, so only for the positions you need."""
+        return F.linear(hidden, self.head_weight())
+
+    def new_cache(self, batch: int, columns: int) -> KVCache:
+        """An empty cache for `columns` positions of `batch` sequences."""
+        config = self.config
+        return KVCache(
+            layers=config.layers,
+            batch=batch,
+            kv_heads=config.kv_heads,
+            columns=columns,
+            head_width=config.head_width,
+            like=self.token_table.weight,
+        )
+
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        positions: Tensor | None = None,
+        attention: AttentionSpec | None = None,
+        cache: KVCache | None = None,
+        checkpointing: bool = False,
+    ) -> ThinkerOutput:
+        """inputs_embeds [B, T, D] -> hidden [B, T, D]; a given cache is read and extended.
+
+        `positions` [B, T] default to a count over real tokens that restarts with each document.
+        With a cache, `attention` may only carry `keys` and describes the new positions alone.
+        """
+        batch, length, _ = inputs_embeds.shape
+        start = 0 if cache is None else cache.length
+        if positions is None:
+            positions = self._positions(attention, cache, batch, length)
+        keys = None if attention is None else attention.keys
+        if cache is not None:
+            cache.extend(length, keys)
+        rope = self.rope(positions, start, length)
+        valid = None
+        if cache is not None and cache.valid is not None:
+            valid = cache.valid[:, : start + length]
+        masks = {
+            window: build_mask(
+                attention,
+                queries=length,
+                start=start,
+                causal=True,
+                window=window,
+                valid=valid,
+                like=inputs_embeds,
+            )
+            for window in {self.config.layer_window(i) for i in range(self.config.layers)}
+        }
+        x, losses = inputs_embeds, []
+        for i, block in enumerate(self.blocks):
+            mask = masks[self.config.layer_window(i)]
+            cached = None if cache is None else cache.store[i]
+            if checkpointing and cache is None and torch.is_grad_enabled():
+                out = checkpoint(block, x, rope, mask, use_reentrant=False)
+            else:
+                out = block(x, rope, mask, cached, start)
+            assert isinstance(out, BlockOutput)
+            x = out.hidden
+            if out.aux_loss is not None:
+                losses.append(out.aux_loss)
+        aux_loss = torch.stack(losses).mean() if losses else None
+        return ThinkerOutput(self.norm(x), cache, aux_loss)
+
+    def _positions(
+        self, spec: AttentionSpec | None, cache: KVCache | None, batch: int, length: int
+    ) -> Tensor | None:
+        if cache is not None and spec is not None and spec.keys is None:
+            raise ValueError("a cached forward takes keys only: lengths and documents have no past")
+        if cache is None or cache.length == 0:
+            return default_positions(spec, batch, length)
+        keys = None if spec is None else spec.keys
+        if cache.valid is None and keys is None:
+            return None
+        if keys is None:
+            new = torch.arange(length, device=cache.store.device)[None, :]
+        else:
+            new = (keys.long().cumsum(1) - 1).clamp_(min=0)
+        return cache.lengths()[:, None] + new

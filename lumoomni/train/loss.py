@@ -1,0 +1,126 @@
+"""The language-model loss: head and cross-entropy together, without ever holding all the logits.
+
+Knows: hidden states, ids to predict, and the head's weight.
+Does not know: models, optimisers or how the sums are averaged.
+Costs: 3 matrix products of [N, D] with [V, D] for N supervised positions; memory for one chunk of
+logits (float32) and the two gradients, instead of N x V.
+
+CONVENTION: labels are NOT shifted. `labels[b, t]` is the id AT position t (-100 where it is not
+to be learnt); this file shifts, so that hidden[b, t] is made to predict labels[b, t + 1].
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = -100
+CHUNK_ELEMENTS = 1 << 22
+
+
+@dataclass(frozen=True)
+class LossSum:
+    """Sum of the losses in nats (scalar, differentiable) over `count` supervised positions."""
+
+    total: Tensor
+    count: int
+
+    def mean(self) -> Tensor:
+        """Nats per supervised position; 0 when there is none."""
+        return self.total / max(self.count, 1)
+
+
+def lm_loss(
+    hidden: Tensor,
+    labels: Tensor,
+    head_weight: Tensor,
+    *,
+    chunk: int | None = None,
+    z_loss: float = 0.0,
+) -> LossSum:
+    """Next-id cross-entropy of hidden [B, T, D] against UNSHIFTED labels [B, T], head [V, D].
+
+    Matrix products run in autocast's dtype where autocast is on; log-sum-exp is always float32.
+    `z_loss` adds z * logsumexp^2 per position (arXiv 2204.02311). `chunk` is in positions.
+    Raises ValueError when the shapes disagree.
+    """
+    if labels.shape != hidden.shape[:2]:
+        raise ValueError(f"labels {tuple(labels.shape)} do not fit hidden {tuple(hidden.shape)}")
+    targets = labels[:, 1:].reshape(-1)
+    (where,) = (targets != IGNORE).nonzero(as_tuple=True)
+    count = where.numel()
+    if count == targets.numel():
+        rows = hidden[:, :-1].reshape(-1, hidden.shape[-1])
+    else:
+        rows = hidden[:, :-1].reshape(-1, hidden.shape[-1])[where]
+        targets = targets[where]
+    if chunk is None:
+        chunk = max(64, CHUNK_ELEMENTS // head_weight.shape[0])
+    total = _LinearCrossEntropy.apply(rows, head_weight, targets, chunk, z_loss)
+    assert isinstance(total, Tensor)
+    return LossSum(total, count)
+
+
+def token_losses(hidden: Tensor, labels: Tensor, head_weight: Tensor) -> Tensor:
+    """Loss in nats at each position [B, T - 1] (0 where unsupervised), for audits; no gradient."""
+    with torch.no_grad():
+        targets = labels[:, 1:].reshape(-1)
+        rows = hidden[:, :-1].reshape(-1, hidden.shape[-1])
+        out = torch.zeros(targets.shape, dtype=torch.float32, device=hidden.device)
+        step = max(64, CHUNK_ELEMENTS // head_weight.shape[0])
+        (where,) = (targets != IGNORE).nonzero(as_tuple=True)
+        for part in where.split(step):
+            logits = F.linear(rows[part], head_weight.to(rows.dtype)).float()
+            out[part] = F.cross_entropy(logits, targets[part], reduction="none")
+        return out.view(labels.shape[0], -1)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Sum of cross-entropies of rows [N, D] through head [V, D]; gradients made in the forward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, head: Tensor, targets: Tensor, chunk: int, z_loss: float
+    ) -> Tensor:
+        kind = rows.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.dtype
+        needs_rows, needs_head = ctx.needs_input_grad[:2]
+        with torch.autocast(kind, enabled=False):
+            inputs, weight = rows.to(dtype), head.to(dtype)
+            total = torch.zeros((), dtype=torch.float32, device=rows.device)
+            rows_grad = torch.empty_like(inputs) if needs_rows else None
+            head_grad = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
+            for begin in range(0, inputs.shape[0], chunk):
+                part = inputs[begin : begin + chunk]
+                wanted = targets[begin : begin + chunk, None]
+                logits = F.linear(part, weight).float()
+                lse = logits.logsumexp(-1, keepdim=True)
+                losses = lse - logits.gather(1, wanted)
+                if z_loss:
+                    losses = losses + z_loss * lse.square()
+                total += losses.sum()
+                if rows_grad is None and head_grad is None:
+                    continue
+                slope = logits.sub_(lse).exp_()
+                if z_loss:
+                    slope *= 1 + 2 * z_loss * lse
+                slope.scatter_add_(1, wanted, torch.full_like(lse, -1.0))
+                slope = slope.to(dtype)
+                if rows_grad is not None:
+                    torch.mm(slope, weight, out=rows_grad[begin : begin + chunk])
+                if head_grad is not None:
+                    head_grad += slope.t() @ part
+        ctx.grads = (rows_grad, head_grad)
+        ctx.dtypes = (rows.dtype, head.dtype)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (scale,) = outputs
+        grads = [
+            None if grad is None else (grad * scale).to(dtype)
+            for grad, dtype in zip(ctx.grads, ctx.dtypes, strict=True)
+        ]
+        return grads[0], grads[1], None, None, None
