@@ -24,11 +24,12 @@ OPENINGS = {
     "there": "there is ",
     "shows": "the picture shows ",
     "see": "i can see ",
-    "here": "here is ",
+    "row": "from left to right there is ",
+    "picture": "in the picture there is ",
 }
-# "here" is never used in training; the others are.
+# "picture" is never used in training; "row" is for text alone, where the order has to be said.
 STYLES = ("canonical", "there", "shows", "see")
-HELD_OUT_STYLES = ("here",)
+HELD_OUT_STYLES = ("picture",)
 
 _SPELLING = {"color": "colour", "colors": "colours", "colored": "coloured"}
 _SIZE_WORDS = {"small": "small", "little": "small", "large": "large", "big": "large"}
