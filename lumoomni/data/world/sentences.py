@@ -21,6 +21,7 @@ from lumoomni.data.world.language import (
 from lumoomni.data.world.questions import question_texts, visual_question
 from lumoomni.data.world.scene import make_scene
 from lumoomni.data.world.smalltalk import INTENTS, small_talk, talk_texts
+from lumoomni.data.world.sounds import sound_texts
 from lumoomni.data.world.split import check_split, pick, rng, share
 
 FEWEST_WORDS, MOST_WORDS = 2, 14
@@ -35,6 +36,7 @@ def _vocabulary() -> tuple[str, ...]:
         *number_texts(),
         *talk_texts(),
         *dialogue_texts(),
+        *sound_texts(),
     )
     words = {word for text in texts for word in words_of(re.sub(r"\{\w\}", " ", text))}
     words |= {word.replace("olour", "olor") for word in words}
