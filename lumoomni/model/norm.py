@@ -9,6 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumoomni.model.fused import (
+    HeadNormRopeFunction,
+    RMSNormFunction,
+    SwiGLUFunction,
+    swap_halves,
+)
+
 
 class RMSNorm(nn.Module):
     """x / rms(x) * weight over the last axis (arXiv 1910.07467)."""
@@ -19,20 +26,33 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        if not torch.is_grad_enabled():
+            return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        out = RMSNormFunction.apply(x, self.weight, self.eps, working_dtype(x))
+        assert isinstance(out, Tensor)
+        return out
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
+    """The dtype that matrix products will use on x: autocast's where it is on, else x's own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x [..., K] by tables that broadcast against it; sin's first half carries the minus."""
-    half = x.shape[-1] // 2
-    swapped = torch.cat([x[..., half:], x[..., :half]], dim=-1)
-    return torch.addcmul(x * cos, swapped, sin)
+    return torch.addcmul(x * cos, swap_halves(x), sin)
 
 
 def head_norm_rope(
     qk: Tensor, scale: Tensor | None, rope: tuple[Tensor, Tensor] | None, eps: float
 ) -> Tensor:
     """Norm each head of qk [B, T, H, K] by `scale` [H, K], then rotate by tables [(B,) T, K]."""
+    if scale is not None and rope is not None and torch.is_grad_enabled():
+        cos, sin = rope
+        out = HeadNormRopeFunction.apply(qk, scale, cos.unsqueeze(-2), sin.unsqueeze(-2), eps)
+        assert isinstance(out, Tensor)
+        return out
     if scale is not None:
         qk = F.rms_norm(qk, qk.shape[-1:], None, eps) * scale.to(qk.dtype)
     if rope is not None:
@@ -86,5 +106,9 @@ class Rope(nn.Module):
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """[..., 2 F] -> [..., F]: silu of the first half times the second."""
+    if torch.is_grad_enabled():
+        out = SwiGLUFunction.apply(gate_up.contiguous())
+        assert isinstance(out, Tensor)
+        return out
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate) * up

@@ -3,7 +3,7 @@
 Knows: hidden states, ids to predict, and the head's weight.
 Does not know: models, optimisers or how the sums are averaged.
 Costs: 3 matrix products of [N, D] with [V, D] for N supervised positions; memory for one chunk of
-logits (float32) and the two gradients, instead of N x V.
+logits and the two gradients, instead of N x V.
 
 CONVENTION: labels are NOT shifted. `labels[b, t]` is the id AT position t (-100 where it is not
 to be learnt); this file shifts, so that hidden[b, t] is made to predict labels[b, t + 1].
@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORE = -100
-CHUNK_ELEMENTS = 1 << 22
+# Logits held at a time in the working dtype, and of those in float32 (small enough for a cache).
+CHUNK_ELEMENTS = 1 << 24
+FLOAT_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -92,26 +94,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total = torch.zeros((), dtype=torch.float32, device=rows.device)
             rows_grad = torch.empty_like(inputs) if needs_rows else None
             head_grad = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
+            block = inputs.new_empty(min(chunk, inputs.shape[0]), weight.shape[0])
             for begin in range(0, inputs.shape[0], chunk):
                 part = inputs[begin : begin + chunk]
-                wanted = targets[begin : begin + chunk, None]
-                logits = F.linear(part, weight).float()
-                lse = logits.logsumexp(-1, keepdim=True)
-                losses = lse - logits.gather(1, wanted)
-                if z_loss:
-                    losses = losses + z_loss * lse.square()
-                total += losses.sum()
-                if rows_grad is None and head_grad is None:
-                    continue
-                slope = logits.sub_(lse).exp_()
-                if z_loss:
-                    slope *= 1 + 2 * z_loss * lse
-                slope.scatter_add_(1, wanted, torch.full_like(lse, -1.0))
-                slope = slope.to(dtype)
+                logits = torch.mm(part, weight.t(), out=block[: part.shape[0]])
+                total += _losses_to_slopes(logits, targets[begin : begin + chunk], z_loss)
                 if rows_grad is not None:
-                    torch.mm(slope, weight, out=rows_grad[begin : begin + chunk])
+                    torch.mm(logits, weight, out=rows_grad[begin : begin + chunk])
                 if head_grad is not None:
-                    head_grad += slope.t() @ part
+                    head_grad += logits.t() @ part
         ctx.grads = (rows_grad, head_grad)
         ctx.dtypes = (rows.dtype, head.dtype)
         return total
@@ -124,3 +115,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for grad, dtype in zip(ctx.grads, ctx.dtypes, strict=True)
         ]
         return grads[0], grads[1], None, None, None
+
+
+def _losses_to_slopes(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    """Summed loss of logits [N, V]; overwrites them with their gradient, a few rows at a time."""
+    total = torch.zeros((), dtype=torch.float32, device=logits.device)
+    step = max(1, FLOAT_ELEMENTS // logits.shape[1])
+    for begin in range(0, logits.shape[0], step):
+        part = logits[begin : begin + step]
+        wanted = targets[begin : begin + step, None]
+        exact = part.float()
+        slope = exact.softmax(-1)
+        # softmax is much cheaper than logsumexp and exp; its largest entry is at least 1 / V, so
+        # the logarithm is exact where that of a rare target's probability would underflow.
+        lse = exact.amax(-1, keepdim=True) - slope.amax(-1, keepdim=True).log_()
+        losses = lse - exact.gather(1, wanted)
+        if z_loss:
+            losses = losses + z_loss * lse.square()
+            slope *= 1 + 2 * z_loss * lse
+        total += losses.sum()
+        slope.scatter_add_(1, wanted, torch.full_like(lse, -1.0))
+        part.copy_(slope)
+    return total
