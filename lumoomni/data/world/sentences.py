@@ -13,6 +13,7 @@ from lumoomni.data.world.asking import QA
 from lumoomni.data.world.counting import number_question, number_texts
 from lumoomni.data.world.dialogues import dialogue_texts
 from lumoomni.data.world.language import (
+    RELATION_PHRASES,
     any_caption,
     caption_texts,
     normalise,
@@ -22,7 +23,7 @@ from lumoomni.data.world.questions import question_texts, visual_question
 from lumoomni.data.world.scene import make_scene
 from lumoomni.data.world.smalltalk import INTENTS, small_talk, talk_texts
 from lumoomni.data.world.sounds import sound_texts
-from lumoomni.data.world.split import check_split, pick, rng, share
+from lumoomni.data.world.split import COLOURS, SHAPES, SIZES, check_split, pick, rng, share
 
 FEWEST_WORDS, MOST_WORDS = 2, 14
 KEPT_SHARE = 0.125
@@ -54,6 +55,21 @@ WORDS = _vocabulary()
 def grammar_words() -> tuple[str, ...]:
     """The words a recogniser has to know to write down any sentence, in British spelling."""
     return tuple(sorted({normalise(word) for word in WORDS}))
+
+
+# Words that the CMU dictionary of pocketsphinx lacks, in its phones.
+PRONUNCIATIONS = {"lumo": "L UW M OW", "oink": "OY NG K"}
+
+
+def caption_grammar() -> str:
+    """The canonical captions as a JSGF grammar, for a recogniser that judges spoken captions."""
+    relations = "|".join(RELATION_PHRASES.values())
+    return (
+        "#JSGF V1.0;\ngrammar captions;\n"
+        f"<noun> = a ({'|'.join(SIZES)}) ({'|'.join(COLOURS)}) ({'|'.join(SHAPES)});\n"
+        f"<relation> = {relations};\n"
+        "public <caption> = <noun> | <noun> <relation> <noun> | <noun> <noun> and <noun>;\n"
+    )
 
 
 def is_kept(text: str) -> bool:

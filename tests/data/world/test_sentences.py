@@ -1,9 +1,21 @@
 """Sentences are pure, short, inside a closed vocabulary, and new outside training."""
 
+import re
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lumoomni.data.world.language import normalise, says_held_out_pair
-from lumoomni.data.world.sentences import WORDS, grammar_words, is_kept, sentence, words_of
+from lumoomni.data.world.language import caption, normalise, says_held_out_pair
+from lumoomni.data.world.scene import make_scene
+from lumoomni.data.world.sentences import (
+    PRONUNCIATIONS,
+    WORDS,
+    caption_grammar,
+    grammar_words,
+    is_kept,
+    sentence,
+    words_of,
+)
 from lumoomni.data.world.split import SPLITS
 
 indices = st.integers(0, 2**31)
@@ -35,6 +47,27 @@ def test_no_sentence_of_training_comes_back_in_a_test():
 def test_training_speech_holds_every_word():
     heard = {w for i in range(6000) for w in normalise(sentence(0, "train", i)).split()}
     assert set(grammar_words()) <= heard
+
+
+def test_recogniser_can_be_told_every_caption():
+    grammar = caption_grammar()
+    body = grammar.split("<noun> = ")[1].replace("<noun>", "").replace("public <caption>", "")
+    assert set(words_of(body)) - {"relation"} <= set(grammar_words())
+    noun = re.search(r"<noun> = (.*);", grammar)
+    relation = re.search(r"<relation> = (.*);", grammar)
+    assert noun and relation
+    for index in range(200):
+        said = normalise(caption(make_scene(0, SPLITS[index % 3], index)))
+        n, r = noun.group(1), f"(?:{relation.group(1)})"
+        assert re.fullmatch(f"{n}|{n} {r} {n}|{n} {n} and {n}", said)
+
+
+def test_recogniser_dictionary_lacks_only_the_listed_words():
+    pocketsphinx = pytest.importorskip("pocketsphinx")
+    decoder = pocketsphinx.Decoder(lm=None, loglevel="FATAL")
+    missing = {word for word in WORDS if decoder.lookup_word(word) is None}
+    assert missing == set(PRONUNCIATIONS)
+    decoder.add_jsgf_string("captions", caption_grammar())
 
 
 def test_vocabulary_has_the_promised_size():

@@ -1,7 +1,10 @@
 """The same text and voice give the same samples anywhere; word times follow the sound."""
 
+import hashlib
+import multiprocessing
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -25,8 +28,6 @@ SECOND = "What is seven plus four?"
 
 def digest(text: str, who: Voice) -> str:
     """A short name for the samples."""
-    import hashlib
-
     return hashlib.sha256(synthesize(text, who).samples.tobytes()).hexdigest()
 
 
@@ -54,6 +55,16 @@ def test_another_process_speaks_the_same():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == digest(FIRST, NARRATOR)
+
+
+def test_threads_and_forks_speak_the_same():
+    texts = [FIRST, SECOND] * 6
+    alone = [digest(text, NARRATOR) for text in texts]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(digest, texts, [NARRATOR] * 12)) == alone
+    if "fork" in multiprocessing.get_all_start_methods():
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            assert pool.starmap(digest, [(text, NARRATOR) for text in texts]) == alone
 
 
 @pytest.mark.parametrize("text", [FIRST, SECOND, "hello", "a red star, a blue square and a circle"])
