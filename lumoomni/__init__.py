@@ -1,1 +1,3 @@
-"""See the README for the map of this package."""
+"""LumoOmni: a text-only language model that learns to see, hear and speak, stage by stage."""
+
+__version__ = "0.1.0"

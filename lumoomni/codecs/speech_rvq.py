@@ -1,0 +1,269 @@
+"""Speech codec: log-mel frames to two codes per frame by residual vector quantisation, and back.
+
+Knows: how to squeeze `stride` mel frames into Q codes and rebuild them; how codebooks learn.
+Does not know: words, voices, or how a waveform is made from mel (codecs/vocoder.py does).
+Costs: nano 0.3 M parameters around Q x 128 codes; 50 frames a second are 700 bit/s.
+
+Codebooks learn by exponential moving averages with codes that fall out of use restarted from live
+data (arXiv 1711.00937, 2107.03312); gradients pass straight through, and a commitment term keeps
+the encoder near its codes. Decoding sees a fixed window around each chunk of frames counted from
+the start of the utterance, so a stream and a whole file give the same bits.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeechCodecConfig:
+    """`stride` mel frames become one code frame; `context` code frames reach into a decoded one."""
+
+    n_mels: int
+    stride: int = 2
+    width: int = 128
+    code_width: int = 64
+    codebooks: int = 2
+    codebook_size: int = 128
+    depth: int = 2
+    mel_mean: float = -1.0
+    mel_std: float = 2.3
+    decay: float = 0.97
+    restart_below: float = 0.1
+    """A code used for fewer vectors than this a batch (moving average) is restarted."""
+    commitment: float = 0.25
+    mel_rate: float = 100.0
+
+    def __post_init__(self) -> None:
+        if self.stride < 1 or self.codebooks < 1 or self.depth < 1:
+            raise ValueError(
+                f"stride, codebooks and depth must be at least 1, got {self.stride}, "
+                f"{self.codebooks}, {self.depth}"
+            )
+
+    @property
+    def frame_rate(self) -> float:
+        """Code frames a second."""
+        return self.mel_rate / self.stride
+
+    @property
+    def context(self) -> int:
+        """Code frames on each side that a decoded frame depends on."""
+        return self.depth + 1
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """vectors [B, F, code_width] with gradient to the encoder, codes [B, F, Q], commitment scalar."""
+
+    vectors: Tensor
+    codes: Tensor
+    commitment: Tensor
+
+
+class Residual(nn.Module):
+    """x + conv(gelu(conv(x))) over [B, D, F]; reaches one frame to each side."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv1d(width, width, 3, padding=1)
+        self.out = nn.Conv1d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.out(F.gelu(self.mix(F.gelu(x))))
+
+
+class ResidualQuantiser(nn.Module):
+    """Q codebooks; each one codes what the ones before it left over."""
+
+    codebooks: Tensor
+    usage: Tensor
+    sums: Tensor
+    started: Tensor
+
+    def __init__(self, config: SpeechCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        shape = (config.codebooks, config.codebook_size, config.code_width)
+        self.register_buffer("codebooks", torch.zeros(shape))
+        self.register_buffer("usage", torch.ones(shape[:2]))
+        self.register_buffer("sums", torch.zeros(shape))
+        self.register_buffer("started", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, vectors: Tensor, mask: Tensor) -> Quantised:
+        """vectors [B, F, C], mask [B, F] valid -> Quantised; learns the codebooks in train mode."""
+        residual, codes, total = vectors.detach().float(), [], torch.zeros_like(vectors)
+        for book in range(self.config.codebooks):
+            if self.training and not bool(self.started):
+                self._seed(book, residual[mask])
+            index = nearest(residual, self.codebooks[book])
+            chosen = self.codebooks[book][index]
+            if self.training:
+                self._learn(book, residual[mask], index[mask])
+            residual = residual - chosen
+            total = total + chosen
+            codes.append(index)
+        if self.training:
+            self.started.fill_(True)
+        valid = mask[..., None]
+        commitment = ((vectors - total.detach()) ** 2 * valid).sum() / vectors.shape[-1]
+        straight = vectors + (total - vectors).detach()
+        return Quantised(straight, torch.stack(codes, -1), commitment)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """codes [B, F, Q] -> vectors [B, F, C]. Raises ValueError for a code out of range."""
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.usage.shape[1]:
+            raise ValueError(
+                f"speech codes span {int(codes.min())} to {int(codes.max())}, but each codebook "
+                f"has {self.usage.shape[1]} entries"
+            )
+        return sum(self.codebooks[q][codes[..., q]] for q in range(codes.shape[-1]))  # type: ignore[return-value]
+
+    def _seed(self, book: int, vectors: Tensor) -> None:
+        picks = torch.randint(len(vectors), (self.config.codebook_size,))
+        centres = vectors[picks] + 1e-4 * torch.randn(len(picks), vectors.shape[1])
+        for _ in range(10):  # a few rounds of k-means on the first batch
+            index = nearest(vectors, centres)
+            sums = torch.zeros_like(centres).index_add_(0, index, vectors)
+            counts = torch.bincount(index, minlength=len(centres)).clamp(min=1)
+            centres = torch.where((sums.abs().sum(1) > 0)[:, None], sums / counts[:, None], centres)
+        self.codebooks[book].copy_(centres)
+        self.sums[book].copy_(centres)
+
+    def _learn(self, book: int, vectors: Tensor, index: Tensor) -> None:
+        keep = self.config.decay
+        counts = torch.bincount(index, minlength=self.config.codebook_size).float()
+        sums = torch.zeros_like(self.sums[book]).index_add_(0, index, vectors)
+        self.usage[book].mul_(keep).add_(counts, alpha=1 - keep)
+        self.sums[book].mul_(keep).add_(sums, alpha=1 - keep)
+        dead = self.usage[book] < self.config.restart_below
+        self.codebooks[book].copy_(self.sums[book] / self.usage[book].clamp(min=1e-4)[:, None])
+        if bool(dead.any()):
+            picks = vectors[torch.randint(len(vectors), (int(dead.sum()),))]
+            self.codebooks[book][dead] = picks
+            self.sums[book][dead] = picks
+            self.usage[book][dead] = 1.0
+
+
+def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the closest row of codebook [K, C] for each of vectors [..., C], in fp32."""
+    scores = vectors.float() @ codebook.T - 0.5 * (codebook**2).sum(1)
+    return scores.argmax(-1)
+
+
+class SpeechCodec(nn.Module):
+    """log-mel [B, M, n_mels] <-> codes [B, F, Q], F = ceil(M / stride)."""
+
+    def __init__(self, config: SpeechCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, folded = config.width, config.n_mels * config.stride
+        self.encode_in = nn.Conv1d(folded, width, 3, padding=1)
+        self.encode_mid = nn.Sequential(*(Residual(width) for _ in range(config.depth)))
+        self.encode_out = nn.Conv1d(width, config.code_width, 1)
+        self.quantiser = ResidualQuantiser(config)
+        self.decode_in = nn.Conv1d(config.code_width, width, 3, padding=1)
+        self.decode_mid = nn.Sequential(*(Residual(width) for _ in range(config.depth)))
+        self.decode_out = nn.Conv1d(width, folded, 1)
+
+    def forward(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Quantised, Tensor]:
+        """-> (rebuilt mel [B, M, n_mels], Quantised, code mask [B, F]) for training."""
+        folded, mask = self._fold(mel, lengths)
+        quantised = self.quantiser(self._latents(folded, mask), mask)
+        rebuilt = self._rebuild(quantised.vectors * mask[..., None], mask)
+        return rebuilt[:, : mel.shape[1]], quantised, mask
+
+    @torch.no_grad()
+    def encode(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """mel [B, M, n_mels] -> codes [B, F, Q] in fp32; lengths [B] are valid mel frames."""
+        if lengths is None:
+            lengths = torch.full((mel.shape[0],), mel.shape[1])
+        with torch.autocast(mel.device.type, enabled=False):
+            folded, mask = self._fold(mel.float(), lengths)
+            vectors = self._latents(folded, mask)
+            codes = []
+            for book in self.quantiser.codebooks:
+                index = nearest(vectors, book)
+                vectors = vectors - book[index]
+                codes.append(index)
+        return torch.stack(codes, -1)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes [F, Q] -> log-mel [F * stride, n_mels]; the same bits as any stream of it."""
+        stream = CodecStream(self)
+        return torch.cat([stream.push(codes), stream.flush()])
+
+    def _fold(self, mel: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        stride = self.config.stride
+        frames = -(-mel.shape[1] // stride)
+        x = (mel - self.config.mel_mean) / self.config.mel_std
+        # Missing mel frames repeat nothing: they are zero, the mean of the data, in every batch.
+        valid = torch.arange(mel.shape[1], device=mel.device)[None] < lengths[:, None]
+        x = F.pad(x * valid[..., None], (0, 0, 0, frames * stride - mel.shape[1]))
+        counts = (lengths + stride - 1) // stride
+        mask = torch.arange(frames, device=mel.device)[None] < counts[:, None]
+        return x.reshape(len(x), frames, -1), mask
+
+    def _latents(self, folded: Tensor, mask: Tensor) -> Tensor:
+        keep = mask[:, None, :]
+        x = self.encode_in(folded.transpose(1, 2)) * keep
+        for block in self.encode_mid:
+            x = block(x) * keep
+        return self.encode_out(x).transpose(1, 2).float()
+
+    def _rebuild(self, vectors: Tensor, mask: Tensor) -> Tensor:
+        keep = mask[:, None, :]
+        x = self.decode_in(vectors.transpose(1, 2)) * keep
+        for block in self.decode_mid:
+            x = block(x) * keep
+        x = self.decode_out(x).transpose(1, 2)
+        x = x.reshape(len(x), -1, self.config.n_mels)
+        return x * self.config.mel_std + self.config.mel_mean
+
+
+class CodecStream:
+    """Decodes codes as they arrive; the result does not depend on how they were cut."""
+
+    CHUNK = 8
+
+    def __init__(self, codec: SpeechCodec) -> None:
+        self._codec = codec
+        config = codec.config
+        self._codes = torch.zeros(0, config.codebooks, dtype=torch.long)
+        self._done = 0
+
+    def push(self, codes: Tensor) -> Tensor:
+        """codes [F', Q] -> the log-mel [M', n_mels] that can be settled now."""
+        self._codes = torch.cat([self._codes, codes])
+        out, context = [], self._codec.config.context
+        while self._done + self.CHUNK + context <= len(self._codes):
+            out.append(self._window(self._done + self.CHUNK))
+        return self._join(out)
+
+    def flush(self) -> Tensor:
+        """The rest; call once, at the end."""
+        out = []
+        while self._done < len(self._codes):
+            out.append(self._window(min(self._done + self.CHUNK, len(self._codes))))
+        return self._join(out)
+
+    def _window(self, stop: int) -> Tensor:
+        """Decode frames [done, stop) inside a window of one fixed shape, so the bits are fixed."""
+        config = self._codec.config
+        first = self._done - config.context
+        index = torch.arange(first, first + self.CHUNK + 2 * config.context)
+        mask = (index >= 0) & (index < len(self._codes))
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            codes = self._codes[index.clamp(0, len(self._codes) - 1)]
+            vectors = self._codec.quantiser.lookup(codes[None]) * mask[None, :, None]
+            mel = self._codec._rebuild(vectors, mask[None])[0]
+        begin = config.context * config.stride
+        size = (stop - self._done) * config.stride
+        self._done = stop
+        return mel[begin : begin + size]
+
+    def _join(self, chunks: list[Tensor]) -> Tensor:
+        return torch.cat(chunks) if chunks else torch.zeros(0, self._codec.config.n_mels)

@@ -1,0 +1,170 @@
+"""Frozen dataclasses to JSON and back, dotted overrides, and the hash that names a config.
+
+Knows: nested dataclasses of ints, floats, strings, booleans, paths, tuples, dicts, None, Literals.
+Does not know: what any field means; range checks live in each dataclass.
+Costs: nothing; standard library only.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from lumoomni.errors import InputError
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> Any:
+    """A JSON-safe copy: dataclasses become dicts, tuples lists, paths strings."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, (list, tuple)):
+        return [to_dict(item) for item in config]
+    if isinstance(config, dict):
+        return {str(key): to_dict(value) for key, value in config.items()}
+    return str(config) if isinstance(config, Path) else config
+
+
+def from_dict(cls: type[T], data: Any, where: str = "") -> T:
+    """Build `cls` from `to_dict`'s output. Raises InputError for unknown keys or wrong types."""
+    place = where or cls.__name__
+    if not isinstance(data, dict):
+        raise InputError(f"{place} must be an object, got {type(data).__name__}")
+    hints = get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in data:
+        if key not in names:
+            raise InputError(f"{place} has no setting {key!r}; {nearest(key, names)}")
+    values = {key: _value(hints[key], item, f"{place}.{key}") for key, item in data.items()}
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{place}: {error}") from error
+
+
+def override(config: T, changes: Iterable[str]) -> T:
+    """Apply `path.to.field=value` changes. Raises InputError for an unknown path or bad value."""
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals:
+            raise InputError(f"{change!r} is no setting; write path.to.setting=value")
+        config = _replace(config, path.split("."), text, path)
+    return config
+
+
+def canonical_json(data: Any) -> str:
+    """One fixed spelling: sorted keys, no spaces, UTF-8 as is; NaN is refused."""
+    return json.dumps(
+        data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def config_hash(config: Any) -> str:
+    """SHA-256 hex of the canonical JSON of a config."""
+    return hashlib.sha256(canonical_json(to_dict(config)).encode()).hexdigest()
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """'did you mean a or b?' or the whole list when nothing is close."""
+    known = sorted(known)
+    close = difflib.get_close_matches(wrong, known, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return f"choose one of {', '.join(known)}" if known else "there is nothing to choose from"
+
+
+def _replace(config: Any, path: list[str], text: str, whole: str) -> Any:
+    name, rest = path[0], path[1:]
+    if isinstance(config, dict):
+        names = list(config)
+    else:
+        names = [f.name for f in dataclasses.fields(config)]
+    if name not in names:
+        raise InputError(f"no setting {whole!r} ({name!r} is unknown); {nearest(name, names)}")
+    current = config[name] if isinstance(config, dict) else getattr(config, name)
+    if rest:
+        if not dataclasses.is_dataclass(current) and not isinstance(current, dict):
+            raise InputError(f"{whole!r} goes below {name!r}, which is a single value")
+        value = _replace(current, rest, text, whole)
+    elif isinstance(config, dict):
+        value = _parse(type(current), text, whole)
+    else:
+        value = _parse(get_type_hints(type(config))[name], text, whole)
+    if isinstance(config, dict):
+        return {**config, name: value}
+    try:
+        return dataclasses.replace(config, **{name: value})
+    except ValueError as error:
+        raise InputError(f"{whole}={text}: {error}") from error
+
+
+def _parse(kind: Any, text: str, where: str) -> Any:
+    """A value of type `kind` from command-line text."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        if type(None) in args and text.lower() in ("none", "null"):
+            return None
+        return _parse(next(a for a in args if a is not type(None)), text, where)
+    if origin is Literal:
+        return _literal(args, text, where)
+    if origin is tuple:
+        parts = [part for part in text.split(",") if part]
+        kinds = [args[0]] * len(parts) if args[-1] is Ellipsis else list(args)
+        if len(parts) != len(kinds):
+            raise InputError(f"{where} takes {len(kinds)} values, got {len(parts)}: {text!r}")
+        return tuple(_parse(k, p, where) for k, p in zip(kinds, parts, strict=True))
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"{where} must be true or false, got {text!r}")
+        return text.lower() == "true"
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            raise InputError(f"{where} must be {kind.__name__}, got {text!r}") from None
+    if kind is str or kind is Path:
+        return kind(text)
+    raise InputError(f"{where} cannot be set as one value; set a field below it")
+
+
+def _literal(args: tuple[Any, ...], text: Any, where: str) -> Any:
+    for choice in args:
+        if str(choice) == str(text):
+            return choice
+    raise InputError(f"{where} must be one of {', '.join(map(str, args))}, got {text!r}")
+
+
+def _value(kind: Any, data: Any, where: str) -> Any:
+    """A value of type `kind` from JSON data."""
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return data
+    if origin in (Union, types.UnionType):
+        if data is None and type(None) in args:
+            return None
+        return _value(next(a for a in args if a is not type(None)), data, where)
+    if origin is Literal:
+        return _literal(args, data, where)
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise InputError(f"{where} must be a list, got {data!r}")
+        kinds = [args[0]] * len(data) if args[-1] is Ellipsis else list(args)
+        if len(kinds) != len(data):
+            raise InputError(f"{where} takes {len(kinds)} values, got {len(data)}")
+        return tuple(_value(k, d, where) for k, d in zip(kinds, data, strict=True))
+    if origin is dict:
+        return {key: _value(args[1], item, f"{where}.{key}") for key, item in data.items()}
+    if dataclasses.is_dataclass(kind):
+        return from_dict(kind, data, where)  # type: ignore[arg-type]
+    if kind is Path and isinstance(data, str):
+        return Path(data)
+    if kind is float and isinstance(data, int) and not isinstance(data, bool):
+        return float(data)
+    if type(data) is not kind:
+        raise InputError(f"{where} must be {kind.__name__}, got {data!r}")
+    return data

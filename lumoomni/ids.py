@@ -1,0 +1,8 @@
+"""The reserved ids that every layer agrees on: feature placeholders and the ignored label.
+
+They are negative, so that no vocabulary can collide with them and no text can spell them.
+"""
+
+IMAGE_PATCH = -1
+AUDIO_FRAME = -2
+IGNORE = -100

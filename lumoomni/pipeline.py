@@ -1,0 +1,285 @@
+"""The pipeline: a recipe's stages in order, skipping what is unchanged, stopping at a failed gate.
+
+Knows: stages as named functions with configs and parents, scratch folders, locks, events.
+Does not know: what a stage trains. Costs: every existing artifact is hashed once per build.
+
+A build directory:  recipe.json, events.jsonl, <stage>/ (artifacts), .cache/ (regenerable data),
+.work/<stage>/ (an unfinished stage: checkpoints and its log), build.lock.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lumoomni import config as configs
+from lumoomni.artifacts import Artifact, ArtifactWriter, check_files, open_artifact
+from lumoomni.config import canonical_json, config_hash, nearest, to_dict
+from lumoomni.errors import GateFailure, InputError
+from lumoomni.gates import Check, Report, checks_from_dict, checks_to_dict, judge
+from lumoomni.runtime import Progress, atomic_write_json, atomic_write_text
+
+RECIPE_FILE = "recipe.json"
+LOG_FILE = "log.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageContext:
+    """All that a running stage may touch. `out` becomes the artifact, `work` survives a kill."""
+
+    name: str
+    config: Any
+    parents: dict[str, Artifact]
+    out: Path
+    work: Path
+    cache: Path
+    seed: int
+    progress: Progress
+    stop: threading.Event
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one line to the stage's log, which becomes part of the artifact."""
+        with (self.work / LOG_FILE).open("a") as file:
+            file.write(json.dumps({"time": round(time.time(), 2), **entry}) + "\n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of a recipe: `run` trains or builds and measures, `checks` is its gate."""
+
+    name: str
+    config: Any
+    parents: tuple[str, ...]
+    run: Callable[[StageContext], Report]
+    checks: Callable[[Any], tuple[Check, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Stages in order; each stage's parents stand before it."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for stage in self.stages:
+            for parent in stage.parents:
+                if parent not in seen:
+                    raise ValueError(f"stage {stage.name} needs {parent}, which is not before it")
+            if stage.name in seen:
+                raise ValueError(f"stage {stage.name} appears twice in recipe {self.name}")
+            seen.add(stage.name)
+
+    def names(self) -> list[str]:
+        """Stage names in order."""
+        return [stage.name for stage in self.stages]
+
+    def stage(self, name: str) -> Stage:
+        """Raises InputError for an unknown stage."""
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise InputError(f"recipe {self.name} has no stage {name!r}; {nearest(name, self.names())}")
+
+    def override(self, changes: Iterable[str]) -> "Recipe":
+        """Apply `stage.path=value` changes. Raises InputError for an unknown stage or path."""
+        stages = {stage.name: stage for stage in self.stages}
+        for change in changes:
+            name, dot, rest = change.partition(".")
+            if not dot or "=" not in rest:
+                raise InputError(f"{change!r} is no setting; write stage.path=value")
+            stage = self.stage(name)
+            stages[name] = replace(
+                stages[name], config=configs.override(stages[stage.name].config, [rest])
+            )
+        return replace(self, stages=tuple(stages.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved recipe: every setting of every stage."""
+        return {
+            "schema": 1,
+            "recipe": self.name,
+            "seed": self.seed,
+            "stages": {stage.name: to_dict(stage.config) for stage in self.stages},
+        }
+
+    def with_settings(self, data: dict[str, Any]) -> "Recipe":
+        """This recipe with the settings of a saved `to_dict`. Raises InputError when they differ
+        in more than values."""
+        stages = []
+        for name, settings in data["stages"].items():
+            stage = self.stage(name)
+            config = configs.from_dict(type(stage.config), settings, where=name)
+            stages.append(replace(stage, config=config))
+        return replace(self, stages=tuple(stages), seed=int(data.get("seed", 0)))
+
+
+def build(
+    recipe: Recipe,
+    out: Path,
+    *,
+    until: str | None = None,
+    force: Iterable[str] = (),
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
+) -> dict[str, Artifact]:
+    """Run the recipe into `out`; what stands and is unchanged is kept.
+
+    Raises GateFailure at the first stage whose numbers fall short, InputError when another build
+    works in `out`, Interrupted when stopped.
+    """
+    progress, stop = progress or Progress(), stop or threading.Event()
+    forced = {recipe.stage(name).name for name in force}
+    last = recipe.names().index(recipe.stage(until).name) if until else len(recipe.stages) - 1
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; give a directory to build into")
+    done: dict[str, Artifact] = {}
+    with _lock(out):
+        atomic_write_json(out / RECIPE_FILE, recipe.to_dict())
+        for stage in recipe.stages[: last + 1]:
+            parents = {name: done[name] for name in stage.parents}
+            kept = None if stage.name in forced else find_current(stage, out, parents, recipe.seed)
+            if kept is not None:
+                _event(out, stage.name, "kept")
+                progress.say(f"{stage.name}: unchanged, {_word(kept)}")
+            else:
+                kept = _run(stage, out, parents, recipe.seed, progress, stop)
+            if not kept.passed:
+                raise GateFailure(_failure(kept))
+            done[stage.name] = kept
+    return done
+
+
+def find_current(
+    stage: Stage, out: Path, parents: dict[str, Artifact], seed: int
+) -> Artifact | None:
+    """The stage's artifact if it is intact and was made from just this config and these parents."""
+    if not (out / stage.name).is_dir():
+        return None
+    artifact = open_artifact(out / stage.name)
+    wanted = {name: parent.hash for name, parent in parents.items()}
+    same = (
+        artifact.manifest["config_hash"] == config_hash(stage.config)
+        and artifact.manifest["parents"] == wanted
+        and artifact.manifest["seed"] == seed
+        and artifact.manifest["checks"] == _checks_data(stage)
+    )
+    return artifact if same and not check_files(artifact) else None
+
+
+def _checks_data(stage: Stage) -> list[dict[str, Any]]:
+    return checks_to_dict(stage.checks(stage.config))
+
+
+def _run(
+    stage: Stage,
+    out: Path,
+    parents: dict[str, Artifact],
+    seed: int,
+    progress: Progress,
+    stop: threading.Event,
+) -> Artifact:
+    work = _scratch(stage, out, parents, seed)
+    _event(out, stage.name, "started")
+    progress.say(f"{stage.name}: building")
+    began = time.monotonic()
+    with ArtifactWriter(out / stage.name) as writer:
+        context = StageContext(
+            name=stage.name,
+            config=stage.config,
+            parents=parents,
+            out=writer.folder,
+            work=work,
+            cache=out / ".cache",
+            seed=seed,
+            progress=progress,
+            stop=stop,
+        )
+        report = stage.run(context)
+        checks = stage.checks(stage.config)
+        verdict = judge(report, checks)
+        if (work / LOG_FILE).is_file():
+            shutil.copyfile(work / LOG_FILE, writer.folder / LOG_FILE)
+        seconds = time.monotonic() - began
+        artifact = writer.commit(
+            kind=stage.name,
+            config=stage.config,
+            parents={name: parent.hash for name, parent in parents.items()},
+            seed=seed,
+            report=report,
+            checks=checks,
+            verdict=verdict,
+            seconds=seconds,
+        )
+    shutil.rmtree(work)
+    _event(out, stage.name, "passed" if verdict.passed else "failed", seconds=round(seconds, 1))
+    progress.say(f"{stage.name}: {_word(artifact)} in {seconds:.0f} s")
+    return artifact
+
+
+def _scratch(stage: Stage, out: Path, parents: dict[str, Artifact], seed: int) -> Path:
+    """The stage's scratch folder; what another config or other parents left there is discarded."""
+    work = out / ".work" / stage.name
+    owner = canonical_json(
+        {
+            "config": config_hash(stage.config),
+            "parents": {name: parent.hash for name, parent in parents.items()},
+            "seed": seed,
+        }
+    )
+    marker = work / "owner.json"
+    if work.exists() and (not marker.is_file() or marker.read_text() != owner):
+        shutil.rmtree(work)
+    work.mkdir(parents=True, exist_ok=True)
+    (out / ".cache").mkdir(exist_ok=True)
+    if not marker.is_file():
+        atomic_write_text(marker, owner)
+    return work
+
+
+def _word(artifact: Artifact) -> str:
+    return "gate passed" if artifact.passed else "GATE FAILED"
+
+
+def _failure(artifact: Artifact) -> str:
+    verdict = judge(artifact.report, checks_from_dict(artifact.manifest["checks"]))
+    reasons = "; ".join(verdict.failures())
+    return (
+        f"{artifact.kind} did not pass its gate: {reasons}. Its artifact is kept in "
+        f"{artifact.path} to look at; change a setting, or use --force {artifact.kind} to try again"
+    )
+
+
+def _event(out: Path, stage: str, what: str, **numbers: float) -> None:
+    with (out / "events.jsonl").open("a") as file:
+        entry = {"time": round(time.time(), 2), "stage": stage, "event": what, **numbers}
+        file.write(json.dumps(entry) + "\n")
+
+
+@contextmanager
+def _lock(out: Path) -> Iterator[None]:
+    """Only one build works in a directory; the lock goes with its process, however it ends."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / "build.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise InputError(
+                f"another build (process {file.read().strip() or 'unknown'}) is working in {out}; "
+                "wait for it or give another --out"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

@@ -1,0 +1,228 @@
+"""The machine under a run: seeds, device, threads, atomic writes, progress bars, clean stops.
+
+Does not know: models, stages or data. Costs: torch is imported only by the calls that need it.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from lumoomni.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Interrupted(RuntimeError):
+    """The user asked to stop; everything needed to continue has been saved."""
+
+
+def set_seed(seed: int) -> None:
+    """Seed Python, NumPy and torch."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def resolve_device(name: str) -> "torch.device":
+    """`auto`, `cpu`, `cuda` or `mps` to a device. Raises InputError if it is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(name, False):
+        usable = [kind for kind, there in available.items() if there]
+        raise InputError(f"device {name!r} is not available here; use one of {', '.join(usable)}")
+    return torch.device(name)
+
+
+def environment() -> dict[str, Any]:
+    """Facts about this machine for the record; they never decide whether a stage is rebuilt."""
+    import torch
+
+    from lumoomni import __version__
+
+    return {
+        "lumoomni": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write beside `path`, flush to disk, then move over it.
+
+    Raises InputError when the disk is full; the previous file stays whole.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, path)  # noqa: PTH105 - the name says what matters
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if error.errno == errno.ENOSPC:
+            raise disk_full(path.parent, len(data)) from error
+        raise
+
+
+def disk_full(folder: Path, needed: int) -> InputError:
+    """The sentence for a full disk."""
+    return InputError(
+        f"the disk that holds {folder} is full (could not write {needed:,} bytes); "
+        "free some space and run the same command again, nothing saved so far is lost"
+    )
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """UTF-8 text, atomically."""
+    atomic_write_bytes(path, text.encode())
+
+
+def atomic_write_json(path: Path, data: Any) -> None:
+    """Indented JSON, atomically."""
+    atomic_write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def stop_on_interrupt() -> Iterator[threading.Event]:
+    """The first Ctrl-C (or SIGTERM) sets the event, the second one kills."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        print("stopping after this step (again to kill)", file=sys.stderr, flush=True)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Bar(Protocol):
+    """One running task."""
+
+    def update(self, advance: int = 1, **numbers: float) -> None:
+        """Move on and show the latest numbers."""
+        ...
+
+
+class Progress:
+    """Progress of long work: live bars on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, *, silent: bool = False, every: float = 10.0) -> None:
+        self.silent = silent
+        self.every = every
+        self.live = not silent and sys.stderr.isatty()
+
+    def say(self, text: str) -> None:
+        """One line for the user, on stderr, so that stdout stays for results."""
+        if not self.silent:
+            print(text, file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def task(self, name: str, *, total: int, unit: str = "step", start: int = 0) -> Iterator[Bar]:
+        """A bar over `total` units of which `start` are done already."""
+        if self.live:
+            with _live_bar(name, total, unit, start) as bar:
+                yield bar
+        else:
+            bar = _Lines(self, name, total, unit, start)
+            yield bar
+            bar.finish()
+
+
+class _Lines:
+    """Plain lines, at most one every `every` seconds and one at the end."""
+
+    def __init__(self, progress: Progress, name: str, total: int, unit: str, start: int) -> None:
+        self._progress, self._name, self._total, self._unit = progress, name, total, unit
+        self._start = self._done = start
+        self._began = self._last = time.monotonic()
+        self._numbers: dict[str, float] = {}
+
+    def update(self, advance: int = 1, **numbers: float) -> None:
+        self._done += advance
+        self._numbers.update(numbers)
+        if time.monotonic() - self._last >= self._progress.every:
+            self._print()
+
+    def finish(self) -> None:
+        if self._done > self._start and time.monotonic() - self._began > 2:
+            self._print()
+
+    def _print(self) -> None:
+        self._last = time.monotonic()
+        rate = (self._done - self._start) / max(self._last - self._began, 1e-9)
+        left = (self._total - self._done) / max(rate, 1e-9)
+        numbers = "".join(f"  {k} {v:.4g}" for k, v in self._numbers.items())
+        self._progress.say(
+            f"{self._name:>20} {self._done}/{self._total} {self._unit}s"
+            f"  {rate:.1f}/s  ETA {left:.0f} s{numbers}"
+        )
+
+
+@contextlib.contextmanager
+def _live_bar(name: str, total: int, unit: str, start: int) -> Iterator[Bar]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description:>20}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit + "s  {task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[numbers]}"),
+    )
+    with RichProgress(*columns, console=Console(stderr=True)) as rich:
+        task = rich.add_task(name, total=total, completed=start, numbers="", rate="")
+        began, done = time.monotonic(), 0
+
+        class Live:
+            def update(self, advance: int = 1, **numbers: float) -> None:
+                nonlocal done
+                done += advance
+                rate = f"{done / max(time.monotonic() - began, 1e-9):.1f}/s"
+                text = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
+                fields = {"numbers": text} if text else {}
+                rich.update(task, advance=advance, rate=rate, **fields)
+
+        yield Live()

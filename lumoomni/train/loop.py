@@ -1,0 +1,261 @@
+"""The one training loop: batches by index, one normaliser, exact resume.
+
+Knows: steps, accumulation, precision, clipping, schedules, checkpoints, progress.
+Does not know: what a batch is or what is learned; a `Task` says that.
+Costs: nothing per step but one number read back; batches are made in a thread, ahead of time.
+
+Data position is one integer. `Task.batch(i)` is a pure function of i, so a run that was killed and
+continued sees the same batches in the same order, and its result is bit-equal on a CPU.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lumoomni.runtime import Interrupted, Progress
+from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from lumoomni.train.optim import OptimConfig, Optimizers
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How long and how much at a time. `accumulate` micro-batches make one update."""
+
+    steps: int
+    batch_size: int
+    accumulate: int = 1
+    bf16: bool = True
+    """Autocast to bfloat16 where the processor computes it; elsewhere fp32 is used and logged."""
+    compile: bool = False
+    log_every: int = 10
+    checkpoint_seconds: float = 30.0
+    prefetch: int = 2
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.accumulate) < 1:
+            raise ValueError(
+                f"steps, batch_size and accumulate must be at least 1, got "
+                f"{self.steps}, {self.batch_size}, {self.accumulate}"
+            )
+
+
+@dataclass(frozen=True)
+class StepLoss:
+    """total: sum over the micro-batch's supervised units (scalar, with gradient); parts: sums."""
+
+    total: Tensor
+    parts: dict[str, float]
+
+
+class Task(Protocol):
+    """What a stage trains. `modules` are saved and resumed; frozen parameters are left out."""
+
+    modules: dict[str, nn.Module]
+
+    def batch(self, index: int) -> Any:
+        """Micro-batch number `index`; pure, called from another thread."""
+        ...
+
+    def weight(self, batch: Any) -> float:
+        """How many supervised units (tokens, frames, pairs) the micro-batch holds."""
+        ...
+
+    def loss(self, batch: Any) -> StepLoss:
+        """The loss summed over those units."""
+        ...
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """steps done, the last smoothed loss, seconds of this process's part, samples per second."""
+
+    steps: int
+    loss: float
+    seconds: float
+    samples_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSite:
+    """Where a run keeps its things: scratch folder, progress bar, log sink, stop flag, identity."""
+
+    name: str
+    work: Path
+    progress: Progress
+    log: Callable[[dict[str, Any]], None]
+    stop: threading.Event
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+
+
+def bf16_supported(device: torch.device) -> bool:
+    """True when bfloat16 arithmetic is native here; emulated bfloat16 is slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def fit(
+    task: Task,
+    loop: LoopConfig,
+    optim: OptimConfig,
+    site: FitSite,
+    rate_scale: dict[str, float] | None = None,
+) -> FitResult:
+    """Train `task` for `loop.steps` updates, from the last checkpoint in `site.work` if any.
+
+    Raises Interrupted after saving when `site.stop` is set, RuntimeError when the loss is not
+    finite, InputError when a checkpoint cannot be read.
+    """
+    torch.manual_seed(site.seed)
+    for module in task.modules.values():
+        module.train()
+        if loop.compile:
+            module.compile()
+    optimizers = Optimizers(_named(task), optim, rate_scale)
+    path = site.work / f"{site.name}.safetensors"
+    start = _resume(task, optimizers, path) if path.exists() else 0
+    autocast = loop.bf16 and bf16_supported(site.device)
+    began = saved = time.monotonic()
+    smoothed = _Smoothed()
+    with (
+        _Prefetch(task, start * loop.accumulate, loop) as batches,
+        site.progress.task(site.name, total=loop.steps, unit="step", start=start) as bar,
+    ):
+        for step in range(start, loop.steps):
+            micro = [batches.next() for _ in range(loop.accumulate)]
+            factor = optimizers.set_rate(step, loop.steps)
+            loss, parts = _update(task, micro, optimizers, autocast, site.device)
+            smoothed.add(loss, parts)
+            bar.update(1, loss=smoothed.loss)
+            done = step + 1
+            if done % loop.log_every == 0 or done == loop.steps:
+                site.log({"step": done, "lr": factor, **smoothed.flush()})
+            stopping = site.stop.is_set()
+            if stopping or time.monotonic() - saved > loop.checkpoint_seconds:
+                _save(task, optimizers, path, done)
+                saved = time.monotonic()
+            if stopping and done < loop.steps:
+                raise Interrupted(f"{site.name} stopped after step {done} of {loop.steps}")
+    _save(task, optimizers, path, loop.steps)
+    for module in task.modules.values():
+        module.eval()
+    seconds = time.monotonic() - began
+    samples = (loop.steps - start) * loop.batch_size * loop.accumulate
+    return FitResult(loop.steps, smoothed.last, seconds, samples / max(seconds, 1e-9))
+
+
+def _update(
+    task: Task, micro: list[Any], optimizers: Optimizers, autocast: bool, device: torch.device
+) -> tuple[float, dict[str, float]]:
+    # One normaliser for the whole update: N micro-batches give the gradient of one big batch.
+    weight = sum(task.weight(batch) for batch in micro)
+    if weight <= 0:
+        raise RuntimeError("a whole update holds nothing to learn from: every label is masked")
+    total, parts = 0.0, {}
+    for batch in micro:
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            result = task.loss(batch)
+        (result.total / weight).backward()
+        total += float(result.total.detach())
+        for key, value in result.parts.items():
+            parts[key] = parts.get(key, 0.0) + value / weight
+    if not total < float("inf"):
+        raise RuntimeError(f"the loss became {total}; lower the learning rate or check the data")
+    parts["grad_norm"] = optimizers.step()
+    return total / weight, parts
+
+
+def _named(task: Task) -> list[tuple[str, nn.Parameter]]:
+    return [
+        (f"{name}.{key}", parameter)
+        for name, module in task.modules.items()
+        for key, parameter in module.named_parameters()
+    ]
+
+
+def _state(task: Task) -> dict[str, Tensor]:
+    """Trained parameters and persistent buffers; frozen weights belong to their own artifact."""
+    frozen = {name for name, parameter in _named(task) if not parameter.requires_grad}
+    return {
+        f"{name}.{key}": value
+        for name, module in task.modules.items()
+        for key, value in module.state_dict().items()
+        if f"{name}.{key}" not in frozen
+    }
+
+
+def _save(task: Task, optimizers: Optimizers, path: Path, step: int) -> None:
+    rng = torch.get_rng_state()
+    save_checkpoint(path, Checkpoint(step, _state(task), optimizers.tensors(), rng, {}))
+
+
+def _resume(task: Task, optimizers: Optimizers, path: Path) -> int:
+    checkpoint = load_checkpoint(path)
+    state = _state(task)
+    if state.keys() != checkpoint.model.keys():
+        odd = sorted(state.keys() ^ checkpoint.model.keys())[:3]
+        raise RuntimeError(f"{path} holds other parameters than this model, for example {odd}")
+    with torch.no_grad():
+        for key, value in checkpoint.model.items():
+            state[key].copy_(value)
+    optimizers.load_tensors(checkpoint.optim)
+    torch.set_rng_state(checkpoint.rng)
+    return checkpoint.step
+
+
+class _Smoothed:
+    """Means since the last log line, and a running loss for the bar."""
+
+    def __init__(self) -> None:
+        self.loss = self.last = float("nan")
+        self._sums: dict[str, float] = {}
+        self._count = 0
+
+    def add(self, loss: float, parts: dict[str, float]) -> None:
+        self.loss = loss if self.loss != self.loss else 0.9 * self.loss + 0.1 * loss
+        self.last = self.loss
+        self._count += 1
+        for key, value in {"loss": loss, **parts}.items():
+            self._sums[key] = self._sums.get(key, 0.0) + value
+
+    def flush(self) -> dict[str, float]:
+        means = {key: value / self._count for key, value in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
+
+
+class _Prefetch:
+    """Makes the next batches in one thread while the current one is learned from."""
+
+    def __init__(self, task: Task, first: int, loop: LoopConfig) -> None:
+        self._task = task
+        self._next = first
+        self._end = loop.steps * loop.accumulate
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._queue: list[Future[Any]] = []
+        self._ahead = loop.prefetch
+
+    def __enter__(self) -> "_Prefetch":
+        self._fill()
+        return self
+
+    def next(self) -> Any:
+        batch = self._queue.pop(0).result()
+        self._fill()
+        return batch
+
+    def _fill(self) -> None:
+        while len(self._queue) < self._ahead and self._next < self._end:
+            self._queue.append(self._pool.submit(self._task.batch, self._next))
+            self._next += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,158 @@
+"""From turns to one sequence of ids, labels and feature slots.
+
+Knows: chat templates, where supervision starts and ends, placeholders for continuous features.
+Does not know: how features are computed or batches are packed.
+Costs: one tokenizer call for each piece of text.
+
+Placeholder ids are negative, so that no vocabulary can collide with them and no text can spell
+them. A picture of 3 features and the question "What?" answered "red" (compact template) becomes
+
+    ids     user [vision_start] -1 -1 -1 [vision_end] What ? im_end assistant red im_end
+    labels   .        .          .  .  .      .         .  .   .       .      red im_end
+
+where `.` is IGNORE. `labels[t]` is the id at t; the loss does the shifting.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from lumoomni.codecs.text import TextCodec
+from lumoomni.ids import AUDIO_FRAME, IGNORE, IMAGE_PATCH
+
+PLACEHOLDERS = {"image": IMAGE_PATCH, "audio": AUDIO_FRAME}
+MARKERS = {
+    "image": ("<|vision_start|>", "<|vision_end|>"),
+    "audio": ("<|audio_start|>", "<|audio_end|>"),
+}
+
+Role = Literal["system", "user", "assistant"]
+MediaKind = Literal["image", "audio"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """How a turn is opened and closed; pieces are special symbols (`<|...|>`) or plain text."""
+
+    opening: dict[str, tuple[str, ...]]
+    end: str
+    """The symbol that ends every turn; after an answer it is supervised and stops generation."""
+    after: tuple[str, ...] = ()
+
+
+TEMPLATES: dict[str, Template] = {
+    "compact": Template(
+        opening={r: (f"<|{r}|>",) for r in ("system", "user", "assistant")}, end="<|im_end|>"
+    ),
+    "chatml": Template(
+        opening={r: ("<|im_start|>", f"{r}\n") for r in ("system", "user", "assistant")},
+        end="<|im_end|>",
+        after=("\n",),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Positions [start, stop) that continuous features of one picture or clip will fill."""
+
+    kind: MediaKind
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """Positions [start, stop) of one turn's text, without its markers."""
+
+    role: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """ids int64[T] (placeholders negative), labels int64[T], slots and text spans in order."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    slots: tuple[Slot, ...]
+    spans: tuple[Span, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass
+class SequenceBuilder:
+    """Append turns, then `build`. One builder makes one sequence."""
+
+    text_codec: TextCodec
+    template: str = "compact"
+    _ids: list[int] = field(default_factory=list)
+    _labels: list[int] = field(default_factory=list)
+    _slots: list[Slot] = field(default_factory=list)
+    _spans: list[Span] = field(default_factory=list)
+    _role: str = ""
+
+    def __post_init__(self) -> None:
+        if self.template not in TEMPLATES:
+            raise ValueError(f"unknown template {self.template!r}; use one of {sorted(TEMPLATES)}")
+
+    def open(self, role: Role) -> "SequenceBuilder":
+        """Start a turn; its header is never supervised."""
+        self._role = role
+        for piece in TEMPLATES[self.template].opening[role]:
+            self._append(self._piece(piece), supervised=False)
+        return self
+
+    def text(self, text: str, *, supervised: bool = False) -> "SequenceBuilder":
+        """Plain text of the open turn."""
+        start = len(self._ids)
+        self._append(self.text_codec.encode(text), supervised=supervised)
+        self._spans.append(Span(self._role, start, len(self._ids)))
+        return self
+
+    def media(self, kind: MediaKind, count: int) -> "SequenceBuilder":
+        """Room for `count` features between the kind's two markers."""
+        if count < 1:
+            raise ValueError(f"{kind} needs at least one feature position, got {count}")
+        begin, end = (self.text_codec.special(name) for name in MARKERS[kind])
+        self._append([begin], supervised=False)
+        start = len(self._ids)
+        self._append([PLACEHOLDERS[kind]] * count, supervised=False)
+        self._slots.append(Slot(kind, start, start + count))
+        self._append([end], supervised=False)
+        return self
+
+    def close(self, *, supervised: bool = False) -> "SequenceBuilder":
+        """End the turn; after a supervised answer the end symbol is learned too."""
+        template = TEMPLATES[self.template]
+        self._append([self.text_codec.special(template.end)], supervised=supervised)
+        for piece in template.after:
+            self._append(self._piece(piece), supervised=False)
+        return self
+
+    def build(self) -> Sequence:
+        """The finished sequence."""
+        return Sequence(
+            np.asarray(self._ids, dtype=np.int64),
+            np.asarray(self._labels, dtype=np.int64),
+            tuple(self._slots),
+            tuple(self._spans),
+        )
+
+    def _piece(self, piece: str) -> list[int]:
+        if piece.startswith("<|"):
+            return [self.text_codec.special(piece)]
+        return self.text_codec.encode(piece)
+
+    def _append(self, ids: list[int], *, supervised: bool) -> None:
+        self._ids += ids
+        self._labels += ids if supervised else [IGNORE] * len(ids)
+
+
+def end_id(text_codec: TextCodec, template: str) -> int:
+    """The id that ends an answer, where generation stops."""
+    return text_codec.special(TEMPLATES[template].end)
