@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lumoomni.infer.sampling import SamplingConfig, sample
-from lumoomni.model.attention import AttentionSpec
+from lumoomni.infer.static_step import StaticStep, columns_for
+from lumoomni.infer.step import CachedStep, fits, plan_of
+from lumoomni.model.attention import AttentionSpec, KVCache
 from lumoomni.model.thinker import Thinker
 
 Allowed = Tensor | Callable[[Tensor | None], Tensor | None]
@@ -49,6 +50,13 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Last:
+    """The closing forward: hidden [B, D] of the last reply id as an input."""
+
+    hidden: Tensor
+
+
+@dataclass(frozen=True)
 class Prompts:
     """Left-padded prompts: embeds [B, T, D] and keys [B, T], True at real positions."""
 
@@ -71,19 +79,17 @@ def left_pad(prompts: list[Tensor]) -> Prompts:
 class Generation:
     """Iterate once for `Step`s; afterwards the reply and its hidden states can be read."""
 
-    def __init__(self, steps: Iterator[Step], batch: int) -> None:
+    def __init__(self, steps: Iterator["Step | Last"]) -> None:
         self._steps = steps
         self._ids: list[Tensor] = []
         self._hidden: list[Tensor] = []
-        self._batch = batch
 
     def __iter__(self) -> Iterator[Step]:
         for step in self._steps:
-            if bool((step.ids < 0).all()):
-                self._hidden.append(step.hidden)
-                return
             if self._ids:
                 self._hidden.append(step.hidden)
+            if isinstance(step, Last):
+                return
             self._ids.append(step.ids)
             yield step
 
@@ -128,8 +134,8 @@ def generate(
             f"prompt of {prompt.shape[1]} plus {config.max_new_tokens} new tokens exceeds "
             f"max_positions {thinker.config.max_positions}"
         )
-    steps = _steps(thinker, prompt, config, keys, allowed, embed, head)
-    return Generation(steps, prompt.shape[0])
+    steps = _steps(thinker, prompt, config, keys, allowed, embed, head, compiled)
+    return Generation(steps)
 
 
 @torch.inference_mode()
@@ -141,57 +147,80 @@ def _steps(
     allowed: Allowed | None,
     embed: Callable[[Tensor], Tensor] | None,
     head: Callable[[Tensor], Tensor] | None,
-) -> Iterator[Step]:
+    compiled: bool,
+) -> Iterator["Step | Last"]:
     embed = embed or thinker.embed
     batch = prompt.shape[0]
     x = prompt if prompt.is_floating_point() else embed(prompt)
-    cache = thinker.new_cache(batch, prompt.shape[1] + config.max_new_tokens)
+    needed = prompt.shape[1] + config.max_new_tokens
+    cache = thinker.new_cache(batch, columns_for(needed) if compiled else needed)
     spec = None if keys is None or bool(keys.all()) else AttentionSpec(keys=keys)
     hidden = thinker(x, attention=spec, cache=cache).hidden[:, -1]
-    generator = torch.Generator(device=x.device).manual_seed(config.seed)
+    advance = stepper(thinker, cache, compiled)
+    chooser = Chooser(thinker, config, head)
     finished = torch.zeros(batch, dtype=torch.bool, device=x.device)
     stops = torch.tensor(config.stop_ids, device=x.device, dtype=torch.long)
     ids: Tensor | None = None
     for _ in range(config.max_new_tokens):
-        legal = allowed(ids) if callable(allowed) else allowed
-        chosen = choose(thinker, hidden, config.sampling, generator, legal, head)
-        ids = chosen if ids is None else torch.where(finished, ids, chosen)
+        chosen = chooser(hidden, allowed(ids) if callable(allowed) else allowed)
+        ids = chosen if ids is None or not config.stop_ids else torch.where(finished, ids, chosen)
         if config.stop_ids:
             finished = finished | torch.isin(ids, stops)
         yield Step(ids, hidden, finished)
-        hidden = thinker(embed(ids[:, None]), cache=cache).hidden[:, -1]
+        hidden = advance(embed(ids))
         if config.stop_ids and bool(finished.all()):
             break
-    yield Step(torch.full((batch,), -1, device=x.device), hidden, finished)
+    yield Last(hidden)
 
 
-def choose(
-    thinker: Thinker,
-    hidden: Tensor,
-    sampling: SamplingConfig,
-    generator: torch.Generator | None,
-    legal: Tensor | None,
-    head: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Next ids [B] from hidden [B, D], among the legal ones (1-D ids, or bool [B, V], or None)."""
-    if legal is not None and legal.dtype != torch.bool and head is None:
-        logits = F.linear(hidden, thinker.head_weight()[legal])
-        return legal[sample(logits, sampling, generator)]
-    logits = thinker.head(hidden) if head is None else head(hidden)
-    if legal is None:
-        return sample(logits, sampling, generator)
-    if legal.dtype != torch.bool:
-        return legal[sample(logits[:, legal], sampling, generator)]
-    return sample(logits.masked_fill(~legal, float("-inf")), sampling, generator)
+def stepper(thinker: Thinker, cache: KVCache, compiled: bool = False) -> Callable[[Tensor], Tensor]:
+    """A function of embeddings [B, D] that appends one position and returns hidden [B, D]."""
+    if compiled:
+        if not fits(thinker):
+            raise ValueError("a Thinker with wrapped modules or hooks cannot take a compiled step")
+        return StaticStep(thinker, cache)
+    if fits(thinker):
+        return CachedStep(thinker, cache)
+    return lambda x: thinker(x[:, None], cache=cache).hidden[:, 0]
+
+
+class Chooser:
+    """Next ids [B] from hidden [B, D], among the legal ones (1-D ids, bool [B, V], or None)."""
+
+    def __init__(
+        self, thinker: Thinker, config: GenerateConfig, head: Callable[[Tensor], Tensor] | None
+    ) -> None:
+        self.weight = plan_of(thinker).head if fits(thinker) else thinker.head_weight().t()
+        self.head, self.sampling = head, config.sampling
+        device = self.weight.device
+        self.generator = torch.Generator(device=device).manual_seed(config.seed)
+        self._legal: Tensor | None = None
+        self._slice = self.weight
+
+    def __call__(self, hidden: Tensor, legal: Tensor | None) -> Tensor:
+        if legal is None:
+            return sample(self._logits(hidden), self.sampling, self.generator)
+        if legal.dtype == torch.bool:
+            logits = self._logits(hidden).masked_fill(~legal, float("-inf"))
+            return sample(logits, self.sampling, self.generator)
+        if self.head is not None:
+            return legal[sample(self.head(hidden)[:, legal], self.sampling, self.generator)]
+        if legal is not self._legal:
+            self._legal, self._slice = legal, self.weight[:, legal]
+        return legal[sample(torch.mm(hidden, self._slice), self.sampling, self.generator)]
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return torch.mm(hidden, self.weight) if self.head is None else self.head(hidden)
 
 
 @torch.inference_mode()
-def cached_equals_uncached(thinker: Thinker, ids: Tensor) -> float:
+def cached_equals_uncached(thinker: Thinker, ids: Tensor, compiled: bool = False) -> float:
     """Largest difference of logits between one whole forward of ids [B, T] and cached steps."""
     whole = thinker.head(thinker(thinker.embed(ids)).hidden)
     cache = thinker.new_cache(ids.shape[0], ids.shape[1])
     half = max(1, ids.shape[1] // 2)
     parts = [thinker(thinker.embed(ids[:, :half]), cache=cache).hidden]
+    advance = stepper(thinker, cache, compiled)
     for t in range(half, ids.shape[1]):
-        parts.append(thinker(thinker.embed(ids[:, t : t + 1]), cache=cache).hidden)
+        parts.append(advance(thinker.embed(ids[:, t]))[:, None])
     return float((thinker.head(torch.cat(parts, 1)) - whole).abs().max())

@@ -156,6 +156,7 @@ class AttentionConfig:
     head_width: int
     qk_norm: bool = True
     qkv_bias: bool = False
+    out_bias: bool = False
     norm_eps: float = 1e-6
     window: int | None = None
     causal: bool = True
@@ -177,7 +178,7 @@ class SelfAttention(nn.Module):
         self.config = config
         rows = (config.heads + 2 * config.kv_heads) * config.head_width
         self.qkv = nn.Linear(config.width, rows, bias=config.qkv_bias)
-        self.out = nn.Linear(config.heads * config.head_width, config.width, bias=False)
+        self.out = nn.Linear(config.heads * config.head_width, config.width, bias=config.out_bias)
         self.q_norm = nn.Parameter(torch.ones(config.head_width)) if config.qk_norm else None
         self.k_norm = nn.Parameter(torch.ones(config.head_width)) if config.qk_norm else None
 

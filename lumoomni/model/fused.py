@@ -52,7 +52,7 @@ class RMSNormFunction(torch.autograd.Function):
 
 
 class HeadNormRopeFunction(torch.autograd.Function):
-    """qk [B, T, H, K] -> normed per head by `scale` [H, K] and rotated by cos, sin [(B,) T, 1, K]."""
+    """qk [B, T, H, K] -> normed by `weight` [H, K], rotated by cos and sin [(B,) T, 1, K]."""
 
     @staticmethod
     def forward(

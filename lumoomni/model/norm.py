@@ -5,6 +5,8 @@ Does not know: layers, masks or caches.
 Costs: one read and one write of the activations each; statistics are always in float32.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -84,6 +86,13 @@ class Rope(nn.Module):
         angles = index[:, None] * rates[None, :]
         cos, sin = angles.cos(), angles.sin()
         return torch.cat([cos, cos], dim=1), torch.cat([-sin, sin], dim=1)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Rope":
+        # A model cast to bfloat16 keeps exact tables: an angle rounded to 8 bits is another angle.
+        super()._apply(fn, recurse)
+        if self.cos.dtype != torch.float32 and not self.cos.is_meta:
+            self.rebuild(self.cos.device)
+        return self
 
     def rebuild(self, device: torch.device) -> None:
         """Make real tables after a meta-device construction."""

@@ -43,6 +43,7 @@ class ThinkerConfig:
     norm_eps: float = 1e-6
     qk_norm: bool = True
     qkv_bias: bool = False
+    out_bias: bool = False
     tied: bool = True
     window: int | None = None
     window_from: int = 0
@@ -77,6 +78,7 @@ class ThinkerConfig:
             head_width=self.head_width,
             qk_norm=self.qk_norm,
             qkv_bias=self.qkv_bias,
+            out_bias=self.out_bias,
             norm_eps=self.norm_eps,
             window=self.layer_window(layer),
         )

@@ -1,0 +1,310 @@
+"""Hugging Face Qwen3 and Qwen3-MoE checkpoints <-> Thinker, tensor by tensor.
+
+Knows: their config.json, their tensor names (per-expert and stacked experts), and how ours are
+fused (query, key and value in one matrix; gate and up in one).
+Does not know: tokenizers, hubs or training.
+Costs: the model once plus one tensor; files are memory-mapped and never read whole.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lumoomni.errors import InputError
+from lumoomni.model.moe import MoEConfig
+from lumoomni.model.thinker import Thinker, ThinkerConfig
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+SHARD_BYTES = 4_000_000_000
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One checkpoint tensor and the rows of our parameter that it fills (None = all of it)."""
+
+    source: str
+    target: str
+    rows: slice | None = None
+    expert: int | None = None
+
+
+def load_thinker(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Thinker:
+    """Read a checkpoint folder (config.json and one or many safetensors files).
+
+    Raises InputError for an unknown architecture, missing or unexpected tensors, or wrong shapes.
+    """
+    folder = Path(folder)
+    config = config_from_hf(read_config(folder))
+    with torch.device("meta"):
+        thinker = Thinker(config)
+    thinker = thinker.to(dtype).to_empty(device=device)
+    thinker.rope.rebuild(torch.device(device))
+    parameters = dict(thinker.named_parameters())
+    with ExitStack() as stack:
+        sources = _open_all(folder, stack)
+        plan = pieces(config, stacked=any(".experts.gate_up_proj" in name for name in sources))
+        _check_names(folder, config, plan, set(sources))
+        for piece in plan:
+            target = _target(parameters, piece)
+            value = sources[piece.source](piece.source)
+            if value.shape != target.shape:
+                raise InputError(
+                    f"{piece.source} in {folder} has shape {tuple(value.shape)}, but config.json "
+                    f"asks for {tuple(target.shape)}; the two files do not belong together"
+                )
+            with torch.no_grad():
+                target.copy_(value)
+    return thinker
+
+
+def save_thinker(thinker: Thinker, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Write config.json and safetensors (sharded above 4 GB) that transformers can load.
+
+    Experts are written one by one, the layout of the published checkpoints.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = dict(thinker.named_parameters())
+    dtype = dtype or thinker.token_table.weight.dtype
+    plan = pieces(thinker.config, stacked=False)
+    shards: list[list[Piece]] = [[]]
+    size = 0
+    for piece in plan:
+        grown = _target(parameters, piece).numel() * dtype.itemsize
+        if shards[-1] and size + grown > SHARD_BYTES:
+            shards.append([])
+            size = 0
+        shards[-1].append(piece)
+        size += grown
+    index: dict[str, str] = {}
+    for number, shard in enumerate(shards):
+        name = WEIGHTS
+        if len(shards) > 1:
+            name = f"model-{number + 1:05d}-of-{len(shards):05d}.safetensors"
+        tensors = {
+            piece.source: _target(parameters, piece).detach().to("cpu", dtype).contiguous()
+            for piece in shard
+        }
+        temporary = folder / f".{name}.part"
+        save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.replace(folder / name)
+        index.update(dict.fromkeys(tensors, name))
+    if len(shards) > 1:
+        total = sum(p.numel() for p in parameters.values()) * dtype.itemsize
+        _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
+    _write_json(folder / "config.json", config_to_hf(thinker.config, dtype))
+
+
+def pieces(config: ThinkerConfig, *, stacked: bool) -> list[Piece]:
+    """Every checkpoint tensor of a model; `stacked` is the layout of experts as one tensor."""
+    plan = [Piece("model.embed_tokens.weight", "token_table.weight")]
+    for layer in range(config.layers):
+        theirs, ours = f"model.layers.{layer}.", f"blocks.{layer}."
+        plan.append(Piece(theirs + "input_layernorm.weight", ours + "attention_norm.weight"))
+        plan.append(Piece(theirs + "post_attention_layernorm.weight", ours + "ffn_norm.weight"))
+        plan += _attention_pieces(config, theirs + "self_attn.", ours + "attention.")
+        moe = None if layer in config.dense_layers else config.moe
+        if moe is None:
+            plan += _gate_up(theirs + "mlp.", ours + "ffn.gate_up.weight", config.ffn_width)
+            plan.append(Piece(theirs + "mlp.down_proj.weight", ours + "ffn.down.weight"))
+        else:
+            plan += _moe_pieces(moe, theirs + "mlp.", ours + "moe.", stacked)
+    plan.append(Piece("model.norm.weight", "norm.weight"))
+    if not config.tied:
+        plan.append(Piece("lm_head.weight", "head_table"))
+    return plan
+
+
+def _attention_pieces(config: ThinkerConfig, theirs: str, ours: str) -> Iterator[Piece]:
+    width = config.head_width
+    ends = [config.heads * width]
+    ends += [ends[0] + config.kv_heads * width, ends[0] + 2 * config.kv_heads * width]
+    kinds = ("weight", "bias") if config.qkv_bias else ("weight",)
+    for name, begin, end in zip("qkv", [0, *ends], ends, strict=False):
+        for kind in kinds:
+            source = f"{theirs}{name}_proj.{kind}"
+            yield Piece(source, f"{ours}qkv.{kind}", slice(begin, end))
+    yield Piece(theirs + "o_proj.weight", ours + "out.weight")
+    if config.out_bias:
+        yield Piece(theirs + "o_proj.bias", ours + "out.bias")
+    if config.qk_norm:
+        yield Piece(theirs + "q_norm.weight", ours + "q_norm")
+        yield Piece(theirs + "k_norm.weight", ours + "k_norm")
+
+
+def _gate_up(theirs: str, target: str, width: int, expert: int | None = None) -> Iterator[Piece]:
+    yield Piece(theirs + "gate_proj.weight", target, slice(0, width), expert)
+    yield Piece(theirs + "up_proj.weight", target, slice(width, 2 * width), expert)
+
+
+def _moe_pieces(moe: MoEConfig, theirs: str, ours: str, stacked: bool) -> Iterator[Piece]:
+    yield Piece(theirs + "gate.weight", ours + "router.weight")
+    if stacked:
+        yield Piece(theirs + "experts.gate_up_proj", ours + "gate_up")
+        yield Piece(theirs + "experts.down_proj", ours + "down")
+        return
+    for expert in range(moe.experts):
+        prefix = f"{theirs}experts.{expert}."
+        yield from _gate_up(prefix, ours + "gate_up", moe.ffn_width, expert)
+        yield Piece(prefix + "down_proj.weight", ours + "down", None, expert)
+
+
+def _target(parameters: dict[str, Any], piece: Piece) -> Tensor:
+    target = parameters[piece.target]
+    if piece.expert is not None:
+        target = target[piece.expert]
+    return target if piece.rows is None else target[piece.rows]
+
+
+def _open_all(folder: Path, stack: ExitStack) -> dict[str, Callable[[str], Tensor]]:
+    """Tensor name -> a function that reads it, over every shard of the folder."""
+    if (folder / INDEX).is_file():
+        files = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+    else:
+        files = [WEIGHTS]
+    readers: dict[str, Callable[[str], Tensor]] = {}
+    for name in files:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name} does not exist; the checkpoint is incomplete")
+        opened = stack.enter_context(safe_open(folder / name, framework="pt"))
+        readers.update(dict.fromkeys(opened.keys(), opened.get_tensor))
+    return readers
+
+
+def _check_names(folder: Path, config: ThinkerConfig, plan: list[Piece], found: set[str]) -> None:
+    wanted = {piece.source for piece in plan}
+    if config.tied:
+        found = found - {"lm_head.weight"}  # some writers store the tied head a second time
+    missing, unexpected = sorted(wanted - found), sorted(found - wanted)
+    if missing or unexpected:
+        raise InputError(
+            f"{folder} does not match its config.json: {len(missing)} tensors missing "
+            f"{missing[:5]}, {len(unexpected)} unexpected {unexpected[:5]}"
+        )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a checkpoint folder."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give a Hugging Face checkpoint folder")
+    return json.loads(path.read_text())
+
+
+def config_from_hf(hf: dict[str, Any]) -> ThinkerConfig:
+    """A ThinkerConfig from the fields of Qwen3 or Qwen3-MoE's config.json."""
+    kind = hf.get("model_type")
+    if kind not in ("qwen3", "qwen3_moe"):
+        raise InputError(f"model_type is {kind!r}; only 'qwen3' and 'qwen3_moe' can be loaded")
+    rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        raise InputError(f"rope scaling {rope} is not supported; only the default rotary is")
+    if hf.get("hidden_act", "silu") != "silu":
+        raise InputError(f"hidden_act is {hf['hidden_act']!r}; only 'silu' is supported")
+    layers, heads = hf["num_hidden_layers"], hf["num_attention_heads"]
+    windowed = bool(hf.get("use_sliding_window")) and hf.get("sliding_window") is not None
+    moe, dense = None, ()
+    if kind == "qwen3_moe":
+        moe = MoEConfig(
+            experts=hf.get("num_experts") or hf["num_local_experts"],
+            active=hf["num_experts_per_tok"],
+            ffn_width=hf["moe_intermediate_size"],
+            normalise=hf.get("norm_topk_prob", False),
+        )
+        stride, only = hf.get("decoder_sparse_step", 1), hf.get("mlp_only_layers") or []
+        dense = tuple(i for i in range(layers) if i in only or (i + 1) % stride)
+    return ThinkerConfig(
+        vocab_size=hf["vocab_size"],
+        width=hf["hidden_size"],
+        layers=layers,
+        heads=heads,
+        kv_heads=hf.get("num_key_value_heads") or heads,
+        head_width=hf.get("head_dim") or hf["hidden_size"] // heads,
+        ffn_width=hf["intermediate_size"],
+        rope_theta=hf.get("rope_theta") or rope.get("rope_theta", 10_000.0),
+        norm_eps=hf.get("rms_norm_eps", 1e-6),
+        qkv_bias=hf.get("attention_bias", False),
+        out_bias=hf.get("attention_bias", False),
+        tied=hf.get("tie_word_embeddings", False),
+        window=hf["sliding_window"] if windowed else None,
+        window_from=_window_from(hf, layers) if windowed else 0,
+        moe=moe,
+        dense_layers=dense,
+        max_positions=hf.get("max_position_embeddings", 32768),
+    )
+
+
+def _window_from(hf: dict[str, Any], layers: int) -> int:
+    """First layer with a window; raises InputError when windowed layers are not the last ones."""
+    if hf["model_type"] == "qwen3_moe":
+        return 0
+    kinds = hf.get("layer_types")
+    if kinds is None:
+        return hf.get("max_window_layers", 28)
+    begin = sum(kind == "full_attention" for kind in kinds)
+    if kinds != ["full_attention"] * begin + ["sliding_attention"] * (layers - begin):
+        raise InputError(f"layer_types {kinds} mixes windows; only full-then-sliding is supported")
+    return begin
+
+
+def config_to_hf(config: ThinkerConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """The config.json that makes transformers build the same model.
+
+    Raises InputError for a shape that Qwen3 cannot express.
+    """
+    if not config.qk_norm or config.qkv_bias != config.out_bias:
+        raise InputError(
+            "Qwen3 has QK-norm and biases on all or none of its attention matrices; this Thinker "
+            f"has qk_norm={config.qk_norm}, qkv_bias={config.qkv_bias}, out_bias={config.out_bias}"
+        )
+    if config.moe is not None and config.window is not None and config.window_from > 0:
+        raise InputError("Qwen3-MoE windows every layer or none; set window_from to 0")
+    hf: dict[str, Any] = {
+        "architectures": ["Qwen3ForCausalLM" if config.moe is None else "Qwen3MoeForCausalLM"],
+        "model_type": "qwen3" if config.moe is None else "qwen3_moe",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "intermediate_size": config.ffn_width,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads,
+        "head_dim": config.head_width,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.max_positions,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "attention_bias": config.qkv_bias,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": config.tied,
+        "use_sliding_window": config.window is not None,
+        "sliding_window": config.window,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
+    if config.moe is None:
+        hf["max_window_layers"] = config.window_from
+    else:
+        hf |= {
+            "num_experts": config.moe.experts,
+            "num_experts_per_tok": config.moe.active,
+            "moe_intermediate_size": config.moe.ffn_width,
+            "norm_topk_prob": config.moe.normalise,
+            "decoder_sparse_step": 1,
+            "mlp_only_layers": list(config.dense_layers),
+        }
+    return hf
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.replace(path)
