@@ -185,7 +185,7 @@ class CachedStep:
                 read_mask = None if mask is None else mask[..., -layer.window :]
             normed = _norm(x, layer.attention_norm, self.floor)
             q = self._project(layer, normed, rotation, slots[2 * i], slots[2 * i + 1])
-            read = F.scaled_dot_product_attention(q, k, v, attn_mask=read_mask)
+            read = _read(q, k, v, read_mask)
             x = torch.addmm(x, read.view(batch, -1), layer.out)
             normed = _norm(x, layer.ffn_norm, self.floor)
             if layer.moe is not None:
@@ -215,6 +215,16 @@ class CachedStep:
         v_slot.copy_(qkv[:, heads + kv :])
         # Queries that share a key head become rows of one read, so keys are never repeated.
         return qk[:, :heads].view(batch, kv, heads // kv, width)
+
+
+def _read(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """q [B, Hkv, G, K] over k and v [B, Hkv, S, K] -> [B, Hkv, G, K]; mask [B, 1, 1, S]."""
+    if mask is not None or q.shape[0] > 1 or q.dtype != torch.float32:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    # For one row of queries two plain products take half the time of the fused kernel.
+    scale = q.shape[-1] ** -0.5
+    scores = torch.baddbmm(q.new_empty(1), q[0], k[0].transpose(1, 2), beta=0, alpha=scale)
+    return torch.bmm(scores.softmax(-1), v[0])
 
 
 def _norm(x: Tensor, weight: Tensor, floor: Tensor) -> Tensor:

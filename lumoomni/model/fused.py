@@ -26,10 +26,16 @@ class RMSNormFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, out_dtype: torch.dtype) -> Tensor:
-        power = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square_()
-        scale = power.div_(x.shape[-1]).add_(eps).rsqrt_()
+        rows = x.reshape(-1, x.shape[-1])
+        out = torch.empty(rows.shape, dtype=out_dtype, device=x.device)
+        scale = torch.empty(rows.shape[0], 1, dtype=torch.float32, device=x.device)
+        size = max(1, BLOCK_ELEMENTS // rows.shape[1])
+        parts = zip(rows.split(size), scale.split(size), out.split(size), strict=True)
+        for part, factor, result in parts:
+            _inverse_rms(part.float(), eps, factor)
+            torch.mul(part * factor, weight, out=result)
         ctx.save_for_backward(x, weight, scale)
-        return (x * scale).mul_(weight).to(out_dtype)
+        return out.view(x.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -39,7 +45,7 @@ class RMSNormFunction(torch.autograd.Function):
         out = torch.empty_like(rows)
         weight_grad = torch.zeros(width, dtype=torch.float32, device=x.device)
         size = max(1, BLOCK_ELEMENTS // width)
-        scales = scale.view(-1, 1).split(size)
+        scales = scale.split(size)
         parts = zip(rows.split(size), slopes.split(size), scales, out.split(size), strict=True)
         for part, slope, factor, result in parts:
             slope = slope.float()
@@ -58,26 +64,41 @@ class HeadNormRopeFunction(torch.autograd.Function):
     def forward(
         ctx: Any, qk: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float
     ) -> Tensor:
-        unit = qk.float()
-        power = torch.linalg.vector_norm(unit, dim=-1, keepdim=True).square_()
-        scale = power.div_(qk.shape[-1]).add_(eps).rsqrt_()
-        unit = unit * scale
-        ctx.save_for_backward(unit, weight, cos, sin, scale)
-        ctx.dtype = qk.dtype
+        out = torch.empty(qk.shape, dtype=qk.dtype, device=qk.device)
+        unit = torch.empty(qk.shape, dtype=torch.float32, device=qk.device)
+        scale = torch.empty(*qk.shape[:-1], 1, dtype=torch.float32, device=qk.device)
         # The weight rides on the (much smaller) tables: rotate(u * w) = u * wc + swap(u) * ws.
-        turned = swap_halves(unit).mul_(sin * swap_halves(weight))
-        return turned.addcmul_(unit, cos * weight).to(qk.dtype)
+        cos_weight, sin_weight = cos * weight, sin * swap_halves(weight)
+        for i in range(qk.shape[0]):
+            table = i if cos.dim() == 4 else slice(None)
+            part = qk[i].float()
+            _inverse_rms(part, eps, scale[i])
+            torch.mul(part, scale[i], out=unit[i])
+            turned = swap_halves(unit[i]).mul_(sin_weight[table])
+            out[i] = turned.addcmul_(unit[i], cos_weight[table])
+        ctx.save_for_backward(unit, weight, cos, sin, scale)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         unit, weight, cos, sin, scale = ctx.saved_tensors
-        slope = grads[0].float()
-        back = swap_halves(slope * sin).addcmul_(slope, cos)
-        product = back * unit
-        weight_grad = product.flatten(0, 1).sum(0)
-        along = (product * weight).mean(-1, keepdim=True)
-        qk_grad = back.mul_(weight).addcmul_(unit, along, value=-1).mul_(scale)
-        return qk_grad.to(ctx.dtype), weight_grad.to(weight.dtype), None, None, None
+        out = torch.empty(unit.shape, dtype=grads[0].dtype, device=unit.device)
+        weight_grad = torch.zeros(weight.shape, dtype=torch.float32, device=unit.device)
+        for i in range(unit.shape[0]):
+            table = i if cos.dim() == 4 else slice(None)
+            slope = grads[0][i].float()
+            back = swap_halves(slope * sin[table]).addcmul_(slope, cos[table])
+            product = back * unit[i]
+            weight_grad += product.sum(0)
+            along = product.mul_(weight).mean(-1, keepdim=True)
+            out[i] = back.mul_(weight).addcmul_(unit[i], along, value=-1).mul_(scale[i])
+        return out, weight_grad.to(weight.dtype), None, None, None
+
+
+def _inverse_rms(x: Tensor, eps: float, out: Tensor) -> None:
+    """1 / sqrt(mean(x^2) + eps) over the last axis of float32 x, into out [..., 1]."""
+    torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=out)
+    out.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 class SwiGLUFunction(torch.autograd.Function):

@@ -15,8 +15,8 @@ from lumoomni.model.attention import KVCache
 from lumoomni.model.moe import MoEConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 
-# Logits reach about 15 here; the worst difference seen over 20 seeds was 9e-6.
-TOLERANCE = 1e-4
+# Logits reach about 15 here; the worst difference seen over 20 seeds was 3.5e-5.
+TOLERANCE = 2e-4
 SHAPE = {
     "vocab_size": 97,
     "width": 32,

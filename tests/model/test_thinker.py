@@ -1,7 +1,7 @@
 """The Thinker's equalities: cached, padded, packed and windowed reads agree with the plain ones.
 
-Tolerance: in float32 the worst difference seen over 50 seeds of these shapes was 8e-7 on hidden
-states of size 1; 1e-5 leaves a factor of ten and is far below any planted fault (> 1e-2).
+Tolerance: in float32 the worst difference seen over 50 seeds of these shapes was 5e-6 on hidden
+states of size 1; 5e-5 leaves a factor of ten and is far below any planted fault (> 1e-2).
 """
 
 import pytest
@@ -10,7 +10,7 @@ from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.moe import MoEConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 
-TOLERANCE = 1e-5
+TOLERANCE = 5e-5
 SHAPE = {
     "vocab_size": 97,
     "width": 32,
