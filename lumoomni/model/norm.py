@@ -28,11 +28,17 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
-            return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        if not hand_written():
+            out = F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+            return out.to(working_dtype(x)) if torch.is_grad_enabled() else out
         out = RMSNormFunction.apply(x, self.weight, self.eps, working_dtype(x))
         assert isinstance(out, Tensor)
         return out
+
+
+def hand_written() -> bool:
+    """Whether to use fused.py: when training eagerly. A compiler fuses the plain forms itself."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def working_dtype(x: Tensor) -> torch.dtype:
@@ -50,7 +56,7 @@ def head_norm_rope(
     qk: Tensor, scale: Tensor | None, rope: tuple[Tensor, Tensor] | None, eps: float
 ) -> Tensor:
     """Norm each head of qk [B, T, H, K] by `scale` [H, K], then rotate by tables [(B,) T, K]."""
-    if scale is not None and rope is not None and torch.is_grad_enabled():
+    if scale is not None and rope is not None and hand_written():
         cos, sin = rope
         out = HeadNormRopeFunction.apply(qk, scale, cos.unsqueeze(-2), sin.unsqueeze(-2), eps)
         assert isinstance(out, Tensor)
@@ -115,7 +121,7 @@ class Rope(nn.Module):
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """[..., 2 F] -> [..., F]: silu of the first half times the second."""
-    if torch.is_grad_enabled():
+    if hand_written():
         out = SwiGLUFunction.apply(gate_up.contiguous())
         assert isinstance(out, Tensor)
         return out

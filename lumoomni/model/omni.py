@@ -15,35 +15,10 @@ from torch import Tensor, nn
 
 from lumoomni.ids import AUDIO_FRAME, IMAGE_PATCH
 from lumoomni.model.attention import AttentionSpec
-from lumoomni.model.audio import AudioTower, AudioTowerConfig
-from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
-from lumoomni.model.talker import Talker, TalkerConfig
-from lumoomni.model.thinker import Thinker, ThinkerConfig, ThinkerOutput
-from lumoomni.model.vision import VisionTower, VisionTowerConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class OmniConfig:
-    """The parts. The parent owns the shared widths and checks that they meet."""
-
-    thinker: ThinkerConfig
-    vision: VisionTowerConfig
-    audio: AudioTowerConfig
-    image_connector: LinearConnectorConfig
-    audio_connector: LinearConnectorConfig
-    talker: TalkerConfig
-
-    def __post_init__(self) -> None:
-        pairs = (
-            ("vision tower", self.vision.encoder.width, self.image_connector.source_width),
-            ("audio tower", self.audio.encoder.width, self.audio_connector.source_width),
-            ("image connector", self.image_connector.target_width, self.thinker.width),
-            ("audio connector", self.audio_connector.target_width, self.thinker.width),
-            ("Talker's source", self.talker.source_width, self.thinker.width),
-        )
-        for name, one, other in pairs:
-            if one != other:
-                raise ValueError(f"{name} is {one} wide but must be {other} to fit")
+from lumoomni.model.audio import AudioTower
+from lumoomni.model.connector import LinearConnector
+from lumoomni.model.thinker import Thinker, ThinkerOutput
+from lumoomni.model.vision import VisionTower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,24 +36,45 @@ class OmniInputs:
 
 
 class OmniModel(nn.Module):
-    """Thinker, two towers, two connectors and the Talker."""
+    """A Thinker with the senses it is given: a tower and a connector for each kind of media.
 
-    def __init__(self, config: OmniConfig) -> None:
+    Raises ValueError when widths do not meet or a tower comes without its connector.
+    """
+
+    def __init__(
+        self,
+        thinker: Thinker,
+        *,
+        vision: VisionTower | None = None,
+        image_connector: LinearConnector | None = None,
+        audio: AudioTower | None = None,
+        audio_connector: LinearConnector | None = None,
+    ) -> None:
         super().__init__()
-        self.config = config
-        self.thinker = Thinker(config.thinker)
-        self.vision = VisionTower(config.vision)
-        self.audio = AudioTower(config.audio)
-        self.image_connector = LinearConnector(config.image_connector)
-        self.audio_connector = LinearConnector(config.audio_connector)
-        self.talker = Talker(config.talker)
+        for name, tower, connector in (
+            ("vision", vision, image_connector),
+            ("audio", audio, audio_connector),
+        ):
+            _check_widths(name, tower, connector, thinker.config.width)
+        self.thinker = thinker
+        self.vision, self.image_connector = vision, image_connector
+        self.audio, self.audio_connector = audio, audio_connector
+
+    @property
+    def image_positions(self) -> int:
+        """Sequence positions that one picture takes."""
+        return 0 if self.image_connector is None else self.image_connector.config.positions
 
     def image_features(self, pixels: Tensor) -> Tensor:
-        """pixels [I, 3, S, S] -> [I, positions, D]."""
+        """pixels [I, 3, S, S] -> [I, positions, D]. Raises ValueError when the model is blind."""
+        if self.vision is None or self.image_connector is None:
+            raise ValueError("this model has no vision tower and connector, but a picture came")
         return self.image_connector.picture(self.vision(pixels))
 
     def audio_features(self, mels: Tensor, mel_lengths: Tensor) -> Tensor:
         """mels [A, M, n_mels] -> valid frames of all clips in a row [sum F, D]."""
+        if self.audio is None or self.audio_connector is None:
+            raise ValueError("this model has no audio tower and connector, but a sound came")
         out = self.audio(mels, mel_lengths)
         return self.audio_connector(out.features[out.mask])
 
@@ -99,6 +95,28 @@ class OmniModel(nn.Module):
         """hidden [B, T, D] over the whole batch; padding is never read."""
         spec = AttentionSpec(lengths=inputs.lengths)
         return self.thinker(self.embed(inputs), attention=spec)
+
+
+def _check_widths(
+    name: str,
+    tower: VisionTower | AudioTower | None,
+    connector: LinearConnector | None,
+    width: int,
+) -> None:
+    if (tower is None) != (connector is None):
+        raise ValueError(f"the {name} tower and its connector must come together")
+    if tower is None or connector is None:
+        return
+    shape = connector.config
+    if shape.source_width != tower.config.encoder.width:
+        raise ValueError(
+            f"the {name} tower is {tower.config.encoder.width} wide, but its connector reads "
+            f"{shape.source_width}"
+        )
+    if shape.target_width != width:
+        raise ValueError(
+            f"the {name} connector writes {shape.target_width}, but the Thinker is {width} wide"
+        )
 
 
 def scatter(x: Tensor, ids: Tensor, placeholder: int, features: Tensor | None, name: str) -> Tensor:

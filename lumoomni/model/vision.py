@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumoomni.model.encoder import Encoder, EncoderConfig
@@ -22,8 +23,9 @@ class VisionTowerConfig:
     patch: int
     encoder: EncoderConfig
     stem: Literal["patch", "conv"] = "patch"
-    """`patch` cuts the picture as ViT does; `conv` is a pyramid of stride-2 3x3 convolutions,
-    which learns fine shapes in far fewer steps (arXiv 2106.14881)."""
+    """`patch` cuts the picture as ViT does; `conv` is a pyramid of stride-2 3x3 convolutions with
+    residual blocks, which learns fine shapes in far fewer steps (arXiv 2106.14881)."""
+    stem_depth: int = 2
 
     def __post_init__(self) -> None:
         if self.stem == "conv" and self.patch & (self.patch - 1):
@@ -70,6 +72,18 @@ class VisionTower(nn.Module):
         return VisionFeatures(x[:, 0], x[:, 1:])
 
 
+class ConvBlock(nn.Module):
+    """x + conv(norm(x)) over [B, C, H, W]; GroupNorm keeps it independent of the batch."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, channels)
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.gelu(self.conv(self.norm(x)))
+
+
 def _stem(config: VisionTowerConfig) -> nn.Module:
     width = config.encoder.width
     if config.stem == "patch":
@@ -80,5 +94,6 @@ def _stem(config: VisionTowerConfig) -> nn.Module:
     for i in range(halvings):
         out = width >> (halvings - 1 - i)
         layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1), nn.GELU()]
+        layers += [ConvBlock(out) for _ in range(1 if i == 0 else config.stem_depth)]
         channels = out
-    return nn.Sequential(*layers, nn.Conv2d(width, width, 1))
+    return nn.Sequential(*layers)

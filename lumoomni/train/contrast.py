@@ -1,9 +1,10 @@
-"""Losses and a text tower to teach a vision tower with captions.
+"""Objectives and a text tower that teach a vision tower with captions.
 
-Knows: two-way sigmoid contrast (arXiv 2303.15343) and predicting which words a caption contains
-(a bag of words, arXiv 2411.03313), which learns single attributes much sooner than contrast.
-Does not know: pictures or towers; it sees embeddings and ids.
-Costs: B x B similarities, and one linear map from the picture vector to the vocabulary.
+Knows: two-way sigmoid contrast (arXiv 2303.15343); predicting which words a caption has (a bag of
+words, arXiv 2411.03313); predicting each word at its place, all in parallel, from the patches
+(arXiv 2306.07915), which teaches what is where.
+Does not know: pictures or towers; it sees embeddings and ids. Thrown away after training.
+Costs: B x B similarities, one map to the vocabulary, and a two-layer reader of the patches.
 """
 
 from dataclasses import dataclass
@@ -16,21 +17,43 @@ from lumoomni.model.encoder import Encoder, EncoderConfig, sinusoids
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextTowerConfig:
-    """A small bidirectional encoder over caption ids, mean-pooled."""
+class CaptionHeadsConfig:
+    """`encoder` shapes the text tower; `places_layers` the parallel caption reader."""
 
     vocab_size: int
     encoder: EncoderConfig
-    shared_width: int
-    max_tokens: int = 64
+    shared_width: int = 128
+    places_layers: int = 2
+    max_tokens: int = 48
 
 
-class ContrastHead(nn.Module):
-    """Text tower, the two maps into the shared space, the word head, temperature and bias."""
+class PlaceReader(nn.Module):
+    """One layer: place queries read the patches, then each other."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.read_norm = nn.LayerNorm(width)
+        self.read = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.mix_norm = nn.LayerNorm(width)
+        self.mix = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, x: Tensor, patches: Tensor) -> Tensor:
+        query = self.read_norm(x)
+        x = x + self.read(query, patches, patches, need_weights=False)[0]
+        query = self.mix_norm(x)
+        x = x + self.mix(query, query, query, need_weights=False)[0]
+        return x + self.mlp(x)
+
+
+class CaptionHeads(nn.Module):
+    """Text tower, maps into the shared space, word and place predictors, temperature and bias."""
 
     positions: Tensor
 
-    def __init__(self, config: TextTowerConfig, image_width: int) -> None:
+    def __init__(self, config: CaptionHeadsConfig, image_width: int) -> None:
         super().__init__()
         self.config = config
         width = config.encoder.width
@@ -39,6 +62,11 @@ class ContrastHead(nn.Module):
         self.text_map = nn.Linear(width, config.shared_width, bias=False)
         self.image_map = nn.Linear(image_width, config.shared_width, bias=False)
         self.word_head = nn.Linear(image_width, config.vocab_size)
+        self.place_table = nn.Parameter(torch.randn(config.max_tokens, image_width) * 0.2)
+        self.readers = nn.ModuleList(
+            PlaceReader(image_width, 4) for _ in range(config.places_layers)
+        )
+        self.place_head = nn.Linear(image_width, config.vocab_size)
         self.log_scale = nn.Parameter(torch.tensor(2.3))
         self.bias = nn.Parameter(torch.tensor(-10.0))
         nn.init.normal_(self.token_table.weight, std=0.02)
@@ -70,3 +98,12 @@ class ContrastHead(nn.Module):
         logits = self.word_head(cls).float()
         counts = torch.zeros_like(logits).scatter_add_(1, ids, mask.to(logits.dtype))
         return -(F.log_softmax(logits, -1) * counts / counts.sum(1, keepdim=True)).sum()
+
+    def places(self, patches: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy of every caption word from the patches [B, N, D], mean a caption, summed."""
+        x = self.place_table[: ids.shape[1]].expand(len(ids), -1, -1)
+        for reader in self.readers:
+            x = reader(x, patches)
+        logits = self.place_head(x).float().transpose(1, 2)
+        losses = F.cross_entropy(logits, ids, reduction="none") * mask
+        return (losses.sum(1) / mask.sum(1)).sum()

@@ -19,9 +19,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lumoomni.pipeline import StageContext
 from lumoomni.runtime import Interrupted, Progress
 from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lumoomni.train.optim import OptimConfig, Optimizers
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ class FitSite:
     log: Callable[[dict[str, Any]], None]
     stop: threading.Event
     seed: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
 
 def bf16_supported(device: torch.device) -> bool:
@@ -259,3 +262,15 @@ class _Prefetch:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def site_of(context: StageContext, name: str = "") -> FitSite:
+    """The place where a stage's training run keeps its things."""
+    return FitSite(
+        name=name or context.name,
+        work=context.work,
+        progress=context.progress,
+        log=context.log,
+        stop=context.stop,
+        seed=context.seed,
+    )

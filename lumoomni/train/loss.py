@@ -121,6 +121,8 @@ def _losses_to_slopes(logits: Tensor, targets: Tensor, z_loss: float) -> Tensor:
     """Summed loss of logits [N, V]; overwrites them with their gradient, a few rows at a time."""
     total = torch.zeros((), dtype=torch.float32, device=logits.device)
     step = max(1, FLOAT_ELEMENTS // logits.shape[1])
+    if torch.compiler.is_compiling():
+        step = logits.shape[0]  # a compiler fuses the passes; unrolled pieces only slow it down
     for begin in range(0, logits.shape[0], step):
         part = logits[begin : begin + step]
         wanted = targets[begin : begin + step, None]

@@ -1,0 +1,123 @@
+"""Audits of text ability: loss against an n-gram, exact match of answers. Measures, never judges.
+
+Costs: one forward over the held-out sequences; one batched generation for the answers.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from lumoomni.codecs.text import TextCodec
+from lumoomni.data.conversation import Encoded, Layout, Turn, collate
+from lumoomni.gates import Metric, bootstrap_ratio, wilson
+from lumoomni.ids import IGNORE
+from lumoomni.infer.engine import GenerateConfig, generate, left_pad
+from lumoomni.model.attention import AttentionSpec
+from lumoomni.model.thinker import Thinker
+from lumoomni.train.loss import token_losses
+from lumoomni.uti.sequence import end_id
+
+
+@torch.no_grad()
+def heldout_loss(thinker: Thinker, items: Sequence[Encoded], *, batch: int = 64) -> Metric:
+    """Nats per supervised token over text-only sequences, with an interval over sequences."""
+    tops: list[float] = []
+    counts: list[float] = []
+    for first in range(0, len(items), batch):
+        made = collate(list(items[first : first + batch]))
+        spec = AttentionSpec(lengths=made.lengths)
+        hidden = thinker(thinker.embed(made.ids), attention=spec).hidden
+        losses = token_losses(hidden, made.labels, thinker.head_weight())
+        tops += losses.sum(1).tolist()
+        counts += (made.labels[:, 1:] != IGNORE).sum(1).float().tolist()
+    return bootstrap_ratio(tops, counts)
+
+
+class Ngram:
+    """An interpolated n-gram (Jelinek-Mercer) over ids, the baseline that text must beat."""
+
+    def __init__(self, order: int, vocab_size: int) -> None:
+        self.order, self.vocab_size = order, vocab_size
+        self._counts: list[dict[tuple[int, ...], Counter[int]]] = [
+            defaultdict(Counter) for _ in range(order)
+        ]
+
+    def learn(self, items: Iterable[Encoded]) -> "Ngram":
+        """Count the supervised ids in their contexts; returns itself."""
+        for item in items:
+            ids, labels = item.sequence.ids.tolist(), item.sequence.labels.tolist()
+            for t, label in enumerate(labels):
+                if label != IGNORE:
+                    for n in range(self.order):
+                        self._counts[n][tuple(ids[max(0, t - n) : t])][label] += 1
+        return self
+
+    def probability(self, context: Sequence[int], target: int) -> float:
+        """Interpolated from the uniform distribution up; more counts weigh more."""
+        p = 1.0 / self.vocab_size
+        for n in range(self.order):
+            seen = self._counts[n].get(tuple(context[len(context) - n :]))
+            if seen:
+                total = seen.total()
+                weight = total / (total + len(seen))
+                p = weight * seen[target] / total + (1 - weight) * p
+        return p
+
+    def loss(self, items: Sequence[Encoded]) -> Metric:
+        """Nats per supervised token."""
+        tops, counts = [], []
+        for item in items:
+            ids, labels = item.sequence.ids.tolist(), item.sequence.labels.tolist()
+            where = [t for t, label in enumerate(labels) if label != IGNORE]
+            tops.append(-sum(math.log(self.probability(ids[:t], ids[t])) for t in where))
+            counts.append(float(len(where)))
+        return bootstrap_ratio(tops, counts)
+
+
+def answer(
+    thinker: Thinker,
+    embed_prompt: Callable[[list[Encoded]], list[Tensor]],
+    layout: Layout,
+    prompts: Sequence[tuple[Turn, ...]],
+    *,
+    max_new_tokens: int = 32,
+    batch: int = 64,
+) -> list[str]:
+    """Greedy answers to conversations, batched by length; `embed_prompt` gives [T_i, D] each."""
+    stop = end_id(layout.text_codec, layout.template)
+    encoded = [layout.encode(turns, open_answer=True) for turns in prompts]
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+    out = [""] * len(encoded)
+    config = GenerateConfig(max_new_tokens=max_new_tokens, stop_ids=(stop,))
+    for first in range(0, len(order), batch):
+        chosen = order[first : first + batch]
+        with torch.inference_mode():
+            padded = left_pad(embed_prompt([encoded[i] for i in chosen]))
+            generation = generate(thinker, padded.embeds, config, keys=padded.keys)
+            for _ in generation:
+                pass
+        for i, ids in zip(chosen, generation.replies((stop,)), strict=True):
+            out[i] = layout.text_codec.decode(ids).strip()
+    return out
+
+
+def text_embedder(thinker: Thinker) -> Callable[[list[Encoded]], list[Tensor]]:
+    """Embeds conversations without media."""
+
+    def embed(items: list[Encoded]) -> list[Tensor]:
+        return [thinker.embed(torch.from_numpy(item.sequence.ids)) for item in items]
+
+    return embed
+
+
+def share_right(flags: Sequence[bool]) -> Metric:
+    """The share of True with its 95 % interval."""
+    return wilson(sum(flags), len(flags))
+
+
+def vocabulary_rows(text_codec: TextCodec) -> int:
+    """Rows of a text table: the vocabulary, padded to a multiple of 64."""
+    return -(-text_codec.vocab_size // 64) * 64

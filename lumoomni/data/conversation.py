@@ -1,0 +1,137 @@
+"""Conversations with media, as sequences and as padded batches.
+
+Knows: turns of text, pictures and sound; how many positions each takes; right padding.
+Does not know: where samples come from or what model reads them.
+Costs: one tokenizer call a turn; log-mel of each sound (under a millisecond a second of sound).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lumoomni.codecs.text import TextCodec
+from lumoomni.ids import IGNORE
+from lumoomni.media.image import normalise
+from lumoomni.media.mel import MelConfig, log_mel
+from lumoomni.uti.sequence import Role, Sequence, SequenceBuilder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """One turn: pictures uint8 [H, W, 3], then sounds float32 [T], then text; any may be absent."""
+
+    role: Role
+    text: str = ""
+    images: tuple[np.ndarray, ...] = ()
+    sounds: tuple[np.ndarray, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A conversation whose assistant turns are learned; `accepted` are right last answers."""
+
+    turns: tuple[Turn, ...]
+    accepted: tuple[str, ...] = ()
+    kind: str = ""
+
+    def prompt(self) -> tuple[Turn, ...]:
+        """All turns but the last answer."""
+        return self.turns[:-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A sequence with its media: pictures uint8 [S, S, 3] and log-mels [M, n_mels]."""
+
+    sequence: Sequence
+    images: tuple[np.ndarray, ...]
+    mels: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How conversations become sequences for one model."""
+
+    text_codec: TextCodec
+    template: str
+    mel: MelConfig
+    image_positions: int = 1
+
+    def encode(self, turns: tuple[Turn, ...], *, open_answer: bool = False) -> Encoded:
+        """Assistant turns are supervised; `open_answer` ends with an opened assistant turn."""
+        builder = SequenceBuilder(self.text_codec, self.template)
+        images: list[np.ndarray] = []
+        mels: list[Tensor] = []
+        for turn in turns:
+            learned = turn.role == "assistant"
+            builder.open(turn.role)
+            for image in turn.images:
+                builder.media("image", self.image_positions)
+                images.append(image)
+            for sound in turn.sounds:
+                mel = log_mel(torch.from_numpy(sound)[None], self.mel)[0]
+                builder.media("audio", audio_positions(len(mel)))
+                mels.append(mel)
+            if turn.text:
+                builder.text(turn.text, supervised=learned)
+            builder.close(supervised=learned)
+        if open_answer:
+            builder.open("assistant")
+        return Encoded(sequence=builder.build(), images=tuple(images), mels=tuple(mels))
+
+
+def audio_positions(mel_frames: int) -> int:
+    """Positions that a clip takes in a sequence: three halvings of its mel frames, rounded up."""
+    for _ in range(3):
+        mel_frames = (mel_frames + 1) // 2
+    return mel_frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """ids and labels [B, T] right-padded, lengths [B]; media stacked in reading order, or None."""
+
+    ids: Tensor
+    labels: Tensor
+    lengths: Tensor
+    pixels: Tensor | None
+    mels: Tensor | None
+    mel_lengths: Tensor | None
+
+    def weight(self) -> float:
+        """Supervised positions that have a predecessor to predict them."""
+        return float((self.labels[:, 1:] != IGNORE).sum())
+
+
+def collate(items: list[Encoded], pad: int = 0) -> Batch:
+    """Right-pad a list of encoded conversations. Raises ValueError for an empty list."""
+    if not items:
+        raise ValueError("cannot make a batch of no conversations")
+    longest = max(len(item) for item in items)
+    ids = torch.full((len(items), longest), pad, dtype=torch.long)
+    labels = torch.full((len(items), longest), IGNORE, dtype=torch.long)
+    for row, item in enumerate(items):
+        ids[row, : len(item)] = torch.from_numpy(item.sequence.ids)
+        labels[row, : len(item)] = torch.from_numpy(item.sequence.labels)
+    images = [image for item in items for image in item.images]
+    mels = [mel for item in items for mel in item.mels]
+    padded, mel_lengths = pad_mels(mels) if mels else (None, None)
+    return Batch(
+        ids=ids,
+        labels=labels,
+        lengths=torch.tensor([len(item) for item in items]),
+        pixels=normalise(images) if images else None,
+        mels=padded,
+        mel_lengths=mel_lengths,
+    )
+
+
+def pad_mels(mels: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Log-mels [M_i, n_mels] -> ([A, M, n_mels] zero-padded, lengths [A])."""
+    lengths = torch.tensor([len(mel) for mel in mels])
+    return torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), lengths

@@ -1,0 +1,55 @@
+"""What a source yields: a text conversation, a spoken sentence, or a picture with its caption.
+
+Knows: the fields that training and measuring need. Does not know: where items come from.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from lumoomni.data.world.scene import Scene
+from lumoomni.data.world.speech import WordTime
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class TextItem:
+    """Turns of (role, text), the assistant's last; `accepted` are right last answers."""
+
+    turns: tuple[tuple[str, str], ...]
+    accepted: tuple[str, ...] = ()
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class SpeechItem:
+    """samples float32[T] at 16 kHz; `words` is None where no alignment is known."""
+
+    text: str
+    samples: np.ndarray
+    words: tuple[WordTime, ...] | None
+    name: str
+
+
+@dataclass(frozen=True)
+class PictureItem:
+    """image uint8[H, W, 3]; `scene` is the ground truth where there is one."""
+
+    image: np.ndarray
+    caption: str
+    scene: Scene | None
+    name: str
+
+
+class Source(Protocol[T_co]):
+    """An index-addressable source; `item` is a pure function of split and index."""
+
+    def item(self, split: str, index: int) -> T_co:
+        """Any index works: finite data starts over in a new order."""
+        ...
+
+    def size(self, split: str) -> int | None:
+        """How many different items there are; None when unlimited."""
+        ...

@@ -1,0 +1,72 @@
+"""The micro-world as sources of text, speech and pictures, unlimited and index-addressable.
+
+Knows: which generator makes which item. Costs: 0.1 ms a text, 0.4 ms a picture, 6 ms a sentence.
+"""
+
+from dataclasses import dataclass
+
+from lumoomni.data.sample import PictureItem, SpeechItem, TextItem
+from lumoomni.data.world.dialogues import text_sample
+from lumoomni.data.world.language import caption
+from lumoomni.data.world.scene import draw, make_scene
+from lumoomni.data.world.sentences import sentence
+from lumoomni.data.world.speech import NARRATOR, augment, synthesize, voice
+from lumoomni.data.world.split import rng
+
+
+@dataclass(frozen=True)
+class WorldText:
+    """Conversations."""
+
+    seed: int
+
+    def item(self, split: str, index: int) -> TextItem:
+        made = text_sample(self.seed, split, index)
+        return TextItem(tuple(made.turns), made.accepted, made.kind)
+
+    def size(self, split: str) -> int | None:
+        return None
+
+
+@dataclass(frozen=True)
+class WorldSpeech:
+    """Spoken sentences: many voices with noise, or the narrator alone and clean.
+
+    Splits `unseen` and `other` say held-out sentences in unheard voices, and in another
+    synthesiser family.
+    """
+
+    seed: int
+    narrator: bool = False
+
+    def item(self, split: str, index: int) -> SpeechItem:
+        text = sentence(self.seed, "train" if split == "train" else "seen", index)
+        who = NARRATOR if self.narrator else voice(self.seed, split, index)
+        said = synthesize(text, who)
+        samples = said.samples
+        stream = rng(self.seed, "noise", split, index)
+        # Half stays clean: a recogniser that only ever heard noise fails on silence.
+        if not self.narrator and split == "train" and stream.random() < 0.5:
+            samples = augment(samples, stream)
+        return SpeechItem(text, samples, said.words, f"{split}-{index}")
+
+    def size(self, split: str) -> int | None:
+        return None
+
+
+@dataclass(frozen=True)
+class WorldPictures:
+    """Scenes with captions that state all attributes."""
+
+    seed: int
+    pixels: int
+
+    def item(self, split: str, index: int) -> PictureItem:
+        scene = make_scene(self.seed, split, index)
+        stream = rng(self.seed, "caption", split, index)
+        return PictureItem(
+            draw(scene, self.pixels), caption(scene, stream), scene, f"{split}-{index}"
+        )
+
+    def size(self, split: str) -> int | None:
+        return None

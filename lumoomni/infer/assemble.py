@@ -1,0 +1,227 @@
+"""Putting a model together from the parts that stages saved.
+
+Each stage's artifact holds only what it trained: `<part>.safetensors` and `<part>.json`. A model
+is an artifact and its ancestors; of each part the latest one counts.
+Does not know: conversations or sound. Costs: every file that is loaded is hashed once.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from lumoomni.artifacts import Artifact, hash_file, open_artifact
+from lumoomni.codecs.speech_rvq import SpeechCodec, SpeechCodecConfig
+from lumoomni.codecs.text import TextCodec
+from lumoomni.config import from_dict, to_dict
+from lumoomni.errors import InputError
+from lumoomni.media.mel import MelConfig
+from lumoomni.model.audio import AudioTower, AudioTowerConfig
+from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
+from lumoomni.model.talker import Talker, TalkerConfig
+from lumoomni.model.thinker import Thinker, ThinkerConfig
+from lumoomni.model.vision import VisionTower, VisionTowerConfig
+from lumoomni.runtime import atomic_write_bytes, atomic_write_json
+
+PARTS: dict[str, tuple[type, type[nn.Module]]] = {
+    "thinker": (ThinkerConfig, Thinker),
+    "vision": (VisionTowerConfig, VisionTower),
+    "audio": (AudioTowerConfig, AudioTower),
+    "image_connector": (LinearConnectorConfig, LinearConnector),
+    "audio_connector": (LinearConnectorConfig, LinearConnector),
+    "talker": (TalkerConfig, Talker),
+    "speech_codec": (SpeechCodecConfig, SpeechCodec),
+}
+BUILT_BY = {
+    "thinker": "pretrain_text",
+    "vision": "train_vision_encoder",
+    "audio": "train_audio_encoder",
+    "image_connector": "instruct",
+    "audio_connector": "instruct",
+    "talker": "train_talker",
+    "speech_codec": "train_codecs",
+}
+SETTINGS = "settings.json"
+TOKENIZER = "tokenizer.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """What all parts agree on."""
+
+    mel: MelConfig = field(default_factory=MelConfig)
+    template: str = "compact"
+    context_tokens: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A model in parts. `modules` maps part names to modules in evaluation mode."""
+
+    artifact: Artifact
+    text_codec: TextCodec
+    settings: ModelSettings
+    modules: dict[str, nn.Module]
+    sources: dict[str, str]
+    """Which stage each part came from."""
+
+    def need(self, name: str) -> Any:
+        """The part. Raises InputError naming the stage that builds it when it is missing."""
+        if name not in self.modules:
+            raise InputError(
+                f"{self.artifact.path} has no {name} yet; build it with "
+                f"`lumo build RECIPE --until {BUILT_BY[name]}`"
+            )
+        return self.modules[name]
+
+
+def save_part(folder: Path, name: str, module: nn.Module) -> None:
+    """Write one part: weights and the config that rebuilds it."""
+    tensors, seen = {}, set()
+    for key, value in module.state_dict().items():
+        copy = value.detach().contiguous().cpu()
+        # Tied tensors share memory; safetensors wants each to own its bytes.
+        tensors[key] = copy.clone() if copy.data_ptr() in seen else copy
+        seen.add(copy.data_ptr())
+    atomic_write_bytes(folder / f"{name}.safetensors", save(tensors))
+    atomic_write_json(folder / f"{name}.json", to_dict(module.config))
+
+
+def load_part(artifact: Artifact, name: str) -> nn.Module:
+    """Read one part in evaluation mode. Raises InputError for damage or foreign weights."""
+    config_type, module_type = PARTS[name]
+    settings = _read_json(artifact, f"{name}.json")
+    module = module_type(from_dict(config_type, settings, where=name))  # type: ignore[call-arg]
+    path = checked(artifact, f"{name}.safetensors")
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+    own = module.state_dict()
+    odd = sorted(own.keys() ^ tensors.keys())
+    odd += sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
+    if odd:
+        raise InputError(
+            f"{path} does not fit its own config: {len(odd)} tensors differ, first {odd[0]!r}"
+        )
+    module.load_state_dict(tensors)
+    return module.eval()
+
+
+def save_settings(folder: Path, settings: ModelSettings) -> None:
+    """Write `settings.json`."""
+    atomic_write_json(folder / SETTINGS, to_dict(settings))
+
+
+def load_settings(artifact: Artifact) -> ModelSettings:
+    """Read `settings.json` of an artifact."""
+    return from_dict(ModelSettings, _read_json(artifact, SETTINGS), where=SETTINGS)
+
+
+def checked(artifact: Artifact, name: str) -> Path:
+    """A file of an artifact whose bytes are still those of the manifest."""
+    path = artifact.file(name)
+    wanted, found = artifact.manifest["files"][name]["sha256"], hash_file(path)
+    if wanted != found:
+        raise InputError(
+            f"{path} was changed: its SHA-256 is {found[:12]}..., the manifest says "
+            f"{wanted[:12]}...; build stage {artifact.kind} again"
+        )
+    return path
+
+
+def gather(path: Path) -> Parts:
+    """The model in a build directory, or in one artifact and its ancestors.
+
+    Raises InputError when something is missing, changed, failed its gate, or does not belong.
+    """
+    artifact = find_artifact(Path(path))
+    line = lineage(artifact)
+    modules: dict[str, nn.Module] = {}
+    sources: dict[str, str] = {}
+    for name in PARTS:
+        owner = next((a for a in line if f"{name}.safetensors" in a.manifest["files"]), None)
+        if owner is not None:
+            modules[name] = load_part(owner, name)
+            sources[name] = owner.kind
+    owners = {
+        f: next((a for a in line if f in a.manifest["files"]), None) for f in (TOKENIZER, SETTINGS)
+    }
+    if None in owners.values() or "thinker" not in modules:
+        raise InputError(
+            f"{artifact.path} ({artifact.kind}) is no model: it and its ancestors hold no Thinker "
+            "with a tokenizer; give a build directory or an artifact made after pretrain_text"
+        )
+    tokenizer, settings = owners[TOKENIZER], owners[SETTINGS]
+    assert tokenizer is not None and settings is not None
+    return Parts(
+        artifact=artifact,
+        text_codec=TextCodec.load(checked(tokenizer, TOKENIZER)),
+        settings=load_settings(settings),
+        modules=modules,
+        sources=sources,
+    )
+
+
+def find_artifact(path: Path) -> Artifact:
+    """The artifact at `path`, or the latest passed one of a build directory."""
+    if not path.exists():
+        raise InputError(f"there is no {path}; give a build directory or an artifact directory")
+    recipe = path / "recipe.json"
+    if not recipe.is_file():
+        return _passed(open_artifact(path))
+    try:
+        stages = list(json.loads(recipe.read_text())["stages"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{recipe} is damaged: {error!r}") from error
+    for name in reversed(stages):
+        if (path / name / "manifest.json").is_file():
+            artifact = open_artifact(path / name)
+            if artifact.passed:
+                return artifact
+    raise InputError(f"{path} holds no finished stage yet; run `lumo build` first")
+
+
+def lineage(artifact: Artifact) -> list[Artifact]:
+    """The artifact and its ancestors, the latest first; each parent must be the very one named."""
+    found: dict[str, Artifact] = {artifact.kind: artifact}
+    queue = [artifact]
+    while queue:
+        child = queue.pop(0)
+        for name, wanted in child.manifest["parents"].items():
+            parent = found.get(name) or _passed(open_artifact(child.path.parent / name))
+            if parent.hash != wanted:
+                raise InputError(
+                    f"{child.path} was made from {name} {wanted[:12]}..., but {parent.path} is "
+                    f"{parent.hash[:12]}...; build {child.kind} again"
+                )
+            if name not in found:
+                found[name] = parent
+                queue.append(parent)
+    return sorted(found.values(), key=lambda a: -_depth(a, found))
+
+
+def _depth(artifact: Artifact, found: dict[str, Artifact]) -> int:
+    parents = artifact.manifest["parents"]
+    return 1 + max((_depth(found[name], found) for name in parents), default=0)
+
+
+def _passed(artifact: Artifact) -> Artifact:
+    if not artifact.passed:
+        raise InputError(
+            f"{artifact.path} ({artifact.kind}) did not pass its gate and is not used; "
+            "see `lumo status`"
+        )
+    return artifact
+
+
+def _read_json(artifact: Artifact, name: str) -> Any:
+    path = checked(artifact, name)
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error

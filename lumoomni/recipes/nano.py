@@ -1,0 +1,99 @@
+"""Recipe `nano`: the whole model on a laptop CPU, on the micro-world, in minutes.
+
+Every number here was found by measuring (LOG.md): small widths, Muon, pictures of 64 pixels, 25
+speech frames a second.
+"""
+
+from lumoomni.codecs.speech_rvq import SpeechCodecConfig
+from lumoomni.media.mel import MelConfig
+from lumoomni.model.audio import AudioTowerConfig
+from lumoomni.model.encoder import EncoderConfig
+from lumoomni.model.talker import TalkerConfig
+from lumoomni.model.thinker import ThinkerConfig
+from lumoomni.model.vision import VisionTowerConfig
+from lumoomni.pipeline import Recipe
+from lumoomni.recipes.stages import stages
+from lumoomni.stages.instruct import InstructConfig
+from lumoomni.stages.pretrain_text import PretrainTextConfig
+from lumoomni.stages.train_audio_encoder import TrainAudioEncoderConfig
+from lumoomni.stages.train_codecs import TrainCodecsConfig
+from lumoomni.stages.train_talker import TrainTalkerConfig
+from lumoomni.stages.train_vision_encoder import TrainVisionEncoderConfig
+from lumoomni.train.contrast import CaptionHeadsConfig
+from lumoomni.train.loop import LoopConfig
+from lumoomni.train.optim import OptimConfig
+
+MEL = MelConfig(n_mels=80)
+WIDTH = 192
+
+
+def nano() -> Recipe:
+    """About 4 M parameters in all."""
+    return Recipe(
+        name="nano",
+        stages=stages(
+            pretrain_text=PretrainTextConfig(
+                thinker=ThinkerConfig(
+                    vocab_size=1024,
+                    width=WIDTH,
+                    layers=4,
+                    heads=6,
+                    kv_heads=3,
+                    head_width=32,
+                    ffn_width=512,
+                    max_positions=1024,
+                ),
+                mel=MEL,
+                loop=LoopConfig(steps=2400, batch_size=32),
+                optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30),
+            ),
+            train_audio_encoder=TrainAudioEncoderConfig(
+                audio=AudioTowerConfig(
+                    n_mels=MEL.n_mels,
+                    channels=32,
+                    mel_mean=-2.0,
+                    mel_std=2.5,
+                    encoder=EncoderConfig(width=144, layers=4, heads=3, ffn_width=432),
+                ),
+                loop=LoopConfig(steps=1000, batch_size=16),
+                optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
+            ),
+            train_vision_encoder=TrainVisionEncoderConfig(
+                vision=VisionTowerConfig(
+                    image_size=64,
+                    patch=8,
+                    stem="conv",
+                    encoder=EncoderConfig(width=128, layers=2, heads=4, ffn_width=256),
+                ),
+                heads=CaptionHeadsConfig(
+                    vocab_size=1024,
+                    encoder=EncoderConfig(width=128, layers=2, heads=4, ffn_width=256),
+                ),
+                loop=LoopConfig(steps=500, batch_size=64),
+                optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
+            ),
+            train_codecs=TrainCodecsConfig(
+                speech=SpeechCodecConfig(n_mels=MEL.n_mels, stride=4, width=128, code_width=32),
+                loop=LoopConfig(steps=320, batch_size=16),
+                optim=OptimConfig(lr=2e-3, warmup=20),
+            ),
+            train_talker=TrainTalkerConfig(
+                talker=TalkerConfig(
+                    source_width=WIDTH,
+                    width=160,
+                    layers=3,
+                    heads=5,
+                    kv_heads=5,
+                    head_width=32,
+                    ffn_width=448,
+                ),
+                loop=LoopConfig(steps=500, batch_size=16),
+                optim=OptimConfig(lr=2e-3, matrix_lr=0.01, warmup=30),
+            ),
+            instruct=InstructConfig(
+                image_side=4,
+                loop=LoopConfig(steps=900, batch_size=32),
+                optim=OptimConfig(lr=3e-3, matrix_lr=0.02, warmup=40),
+            ),
+        ),
+    )

@@ -1,0 +1,264 @@
+"""Stage E, `instruct`: one model that looks, listens and answers.
+
+Trains the two connectors and the Thinker's blocks on paired data: pictures with captions and
+questions, speech to be written down or answered, spoken questions about pictures, and text so
+that nothing is forgotten. The towers stay frozen, and so does the token table, which the Talker
+reads. The gate asks held-out questions, swaps pictures and sounds, and has the Talker read back.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from lumoomni.audits.instructed import (
+    Asked,
+    Examiner,
+    blind_gap,
+    heard_words,
+    picture_swap,
+    share,
+    sound_swap,
+)
+from lumoomni.audits.speech import word_errors
+from lumoomni.audits.text import heldout_loss
+from lumoomni.codecs.text import TextCodec
+from lumoomni.codecs.vocoder import vocode
+from lumoomni.data.conversation import Batch, Encoded, Layout, collate
+from lumoomni.data.grouping import LengthGroups
+from lumoomni.data.mixture import InstructData, InstructMixture
+from lumoomni.data.sources import open_speech
+from lumoomni.errors import InputError
+from lumoomni.gates import Check, Metric, Report, exact
+from lumoomni.infer.assemble import load_part, load_settings, save_part
+from lumoomni.infer.listen import transcribe
+from lumoomni.infer.speech import reply_states, talk
+from lumoomni.media.image import save_png
+from lumoomni.model.audio import AudioTower
+from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
+from lumoomni.model.omni import OmniInputs, OmniModel
+from lumoomni.model.thinker import Thinker
+from lumoomni.model.vision import VisionTower
+from lumoomni.pipeline import StageContext
+from lumoomni.runtime import atomic_write_text
+from lumoomni.train.freeze import fingerprint, freeze
+from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
+from lumoomni.train.loss import lm_loss
+from lumoomni.train.optim import OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructConfig:
+    """`image_side` squared positions a picture (0: CLS alone); widths come from the parts."""
+
+    image_side: int = 0
+    mixture: InstructMixture = field(default_factory=InstructMixture)
+    loop: LoopConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    thinker_rate: float = 0.5
+    """The Thinker's learning rates as a share of the connectors'."""
+    eval_items: int = 200
+    min_seen: float = 0.95
+    min_unseen: float = 0.85
+    min_follow: float = 0.90
+    max_text_loss: float = 1.10
+    max_wer: float = 0.10
+
+
+class InstructTask:
+    """Answers to conversations with media."""
+
+    def __init__(self, model: OmniModel, groups: LengthGroups[Encoded]) -> None:
+        assert model.image_connector is not None and model.audio_connector is not None
+        self.modules: dict[str, nn.Module] = {
+            "thinker": model.thinker,
+            "image_connector": model.image_connector,
+            "audio_connector": model.audio_connector,
+        }
+        self._model, self._groups = model, groups
+
+    def batch(self, index: int) -> Batch:
+        return collate(self._groups.batch(index))
+
+    def weight(self, batch: Batch) -> float:
+        return batch.weight()
+
+    def loss(self, batch: Batch) -> StepLoss:
+        inputs = OmniInputs(
+            ids=batch.ids,
+            lengths=batch.lengths,
+            pixels=batch.pixels,
+            mels=batch.mels,
+            mel_lengths=batch.mel_lengths,
+        )
+        hidden = self._model(inputs).hidden
+        result = lm_loss(hidden, batch.labels, self._model.thinker.head_weight())
+        return StepLoss(result.total, {})
+
+
+def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
+    """The earlier stages' parts, joined by fresh connectors."""
+    thinker = load_part(context.parents["pretrain_text"], "thinker")
+    vision = load_part(context.parents["train_vision_encoder"], "vision")
+    audio = load_part(context.parents["train_audio_encoder"], "audio")
+    assert isinstance(thinker, Thinker)
+    assert isinstance(vision, VisionTower) and isinstance(audio, AudioTower)
+    torch.manual_seed(context.seed)
+    width = thinker.config.width
+    eyes = LinearConnectorConfig(
+        source_width=vision.config.encoder.width, target_width=width, side=config.image_side
+    )
+    ears = LinearConnectorConfig(source_width=audio.config.encoder.width, target_width=width)
+    return OmniModel(
+        thinker,
+        vision=vision,
+        image_connector=LinearConnector(eyes),
+        audio=audio,
+        audio_connector=LinearConnector(ears),
+    )
+
+
+def run(context: StageContext) -> Report:
+    """Train, measure, save `thinker` and the connectors."""
+    config: InstructConfig = context.config
+    text = context.parents["pretrain_text"]
+    codec, settings = TextCodec.load(text.file("tokenizer.json")), load_settings(text)
+    model = load_model(context, config)
+    assert model.vision is not None and model.audio is not None
+    freeze(model.vision)
+    freeze(model.audio)
+    model.thinker.token_table.weight.requires_grad_(False)
+    frozen = fingerprint(model.vision), fingerprint(model.audio)
+    layout = Layout(
+        text_codec=codec,
+        template=settings.template,
+        mel=settings.mel,
+        image_positions=model.image_positions,
+    )
+    data = InstructData(config.mixture, context.seed, model.vision.config.image_size)
+    plain = [layout.encode(data.item("seen", i, "text").turns) for i in range(config.eval_items)]
+    before = heldout_loss(model.thinker, plain)
+    groups = LengthGroups(
+        lambda i: layout.encode(data.item("train", i).turns),
+        batch_size=config.loop.batch_size,
+        seed=context.seed,
+    )
+    rates = {"thinker.": config.thinker_rate}
+    fit(InstructTask(model, groups), config.loop, config.optim, site_of(context), rates)
+    model.eval()
+    if frozen != (fingerprint(model.vision), fingerprint(model.audio)):
+        raise RuntimeError("a frozen tower changed during training")
+    for name in ("thinker", "image_connector", "audio_connector"):
+        save_part(context.out, name, getattr(model, name))
+    examiner = Examiner(model=model, layout=layout, data=data)
+    metrics, asked = measure(config, examiner, context)
+    after = heldout_loss(model.thinker, plain)
+    metrics["text.loss_ratio"] = exact(after.value / before.value, n=after.n)
+    metrics["speech.readback_wer"] = read_back(context, model, codec, config.eval_items // 2)
+    write_examples(context, data, asked)
+    return Report(metrics=metrics)
+
+
+def measure(
+    config: InstructConfig, examiner: Examiner, context: StageContext
+) -> tuple[dict[str, Metric], list[Asked]]:
+    """Every task on held-out data, and the swaps; with what was asked and said."""
+    count, metrics, kept = config.eval_items, {}, []
+    world = config.mixture.pictures == "world"
+    plan = [("caption", "seen"), ("write_down", "seen"), ("text", "seen")]
+    if world:
+        plan += [("caption", "unseen"), ("look", "seen"), ("look", "unseen")]
+        plan += [("spoken", "seen"), ("spoken_look", "seen")]
+    with context.progress.task("asking", total=len(plan), unit="task") as bar:
+        for task, split in plan:
+            asked = examiner.task(task, split, count)
+            name = f"{task}.right" + ("" if split == "seen" else ".unseen")
+            metrics[name] = share(asked)
+            if task == "write_down":
+                metrics["write_down.wer"] = heard_words(asked)
+            kept += asked[:12]
+            bar.update(1)
+    if world:
+        metrics["swap.picture"] = picture_swap(examiner, count)
+        metrics["swap.sound"] = sound_swap(examiner, count)
+        metrics["look.right.grey_picture"] = blind_gap(examiner, count)
+    return metrics, kept
+
+
+def read_back(context: StageContext, model: OmniModel, codec: TextCodec, count: int) -> Metric:
+    """The Talker must still be understood when it reads the new Thinker's states."""
+    settings = load_settings(context.parents["pretrain_text"])
+    talker = load_part(context.parents["train_talker"], "talker")
+    speech = load_part(context.parents["train_codecs"], "speech_codec")
+    source = open_speech("world-narrator", context.seed)
+    texts = [source.item("seen", i).text for i in range(count)]
+    states = reply_states(model.thinker, codec, settings.template, texts)
+    sounds = []
+    for state in states:
+        codes = talk(talker, state).codes  # type: ignore[arg-type]
+        mel = speech.decode(codes)  # type: ignore[operator]
+        sounds.append(np.asarray(vocode(mel, settings.mel), dtype=np.float32))
+    assert model.audio is not None
+    return word_errors(texts, transcribe(model.audio, codec, settings.mel, sounds))
+
+
+def write_examples(context: StageContext, data: InstructData, asked: Sequence[Asked]) -> None:
+    """What was asked and said, with the pictures, for the report."""
+    lines = []
+    for one in asked:
+        row = asdict(one)
+        if one.task in ("caption", "look", "spoken_look"):
+            row["picture"] = f"pictures/{one.task}_{one.split}_{one.index}.png"
+            item = data.item(one.split, one.index, one.task)
+            save_png(context.out / row["picture"], item.turns[0].images[0])
+        lines.append(json.dumps(row, ensure_ascii=False))
+    atomic_write_text(context.out / "examples.jsonl", "\n".join(lines) + "\n")
+
+
+def checks(config: InstructConfig) -> tuple[Check, ...]:
+    """The gate."""
+    if config.eval_items < 20:
+        raise InputError(f"eval_items is {config.eval_items}; a gate needs at least 20 items")
+    check = partial(Check, min_n=min(100, config.eval_items // 2))
+    found = [
+        check(
+            metric="text.loss_ratio",
+            op="<=",
+            threshold=config.max_text_loss,
+            why="learning to see and hear must not cost the text",
+        ),
+    ]
+    if config.mixture.pictures != "world":
+        return tuple(found)
+    for task in ("caption", "look"):
+        for suffix, least in (("", config.min_seen), (".unseen", config.min_unseen)):
+            found.append(
+                check(
+                    metric=f"{task}.right{suffix}",
+                    op=">=",
+                    threshold=least,
+                    why="held-out pictures must be described and questioned rightly",
+                )
+            )
+    for metric in ("swap.picture", "swap.sound"):
+        found.append(
+            check(
+                metric=metric,
+                op=">=",
+                threshold=config.min_follow,
+                why="an answer that does not follow its input ignores it",
+            )
+        )
+    found.append(
+        check(
+            metric="speech.readback_wer",
+            op="<=",
+            threshold=config.max_wer,
+            why="the Talker must still be understood with the new Thinker",
+        )
+    )
+    return tuple(found)

@@ -1,0 +1,221 @@
+"""Stage A, `pretrain_text`: a tokenizer and a Thinker that answers in text.
+
+Trains on answers only, each closed by its end symbol. The gate: better than a 3-gram on held-out
+text, a key-value cache that changes nothing, and questions answered exactly.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from lumoomni.audits.text import (
+    Ngram,
+    answer,
+    heldout_loss,
+    share_right,
+    text_embedder,
+    vocabulary_rows,
+)
+from lumoomni.codecs.text import TextCodec
+from lumoomni.data.conversation import Batch, Encoded, Layout, Turn, collate
+from lumoomni.data.grouping import LengthGroups
+from lumoomni.data.sample import Source, TextItem
+from lumoomni.data.sources import open_text
+from lumoomni.data.world.language import exact_match
+from lumoomni.gates import Check, Report, exact
+from lumoomni.infer.assemble import ModelSettings, save_part, save_settings
+from lumoomni.infer.engine import cached_equals_uncached
+from lumoomni.media.mel import MelConfig
+from lumoomni.model.attention import AttentionSpec
+from lumoomni.model.thinker import Thinker, ThinkerConfig
+from lumoomni.pipeline import StageContext
+from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
+from lumoomni.train.loss import lm_loss
+from lumoomni.train.optim import OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainTextConfig:
+    """`thinker.vocab_size` is an upper bound: the table has as many rows as the tokenizer needs."""
+
+    data: str = "world"
+    tokenizer_lines: int = 6000
+    thinker: ThinkerConfig
+    mel: MelConfig = field(default_factory=MelConfig)
+    template: str = "compact"
+    context_tokens: int = 512
+    loop: LoopConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    aux_weight: float = 0.01
+    eval_items: int = 400
+    min_exact_match: float = 0.95
+
+
+class TextTask:
+    """Next-token prediction of answers."""
+
+    def __init__(self, thinker: Thinker, groups: LengthGroups[Encoded], aux_weight: float) -> None:
+        self.modules: dict[str, nn.Module] = {"thinker": thinker}
+        self._thinker, self._groups, self._aux = thinker, groups, aux_weight
+
+    def batch(self, index: int) -> Batch:
+        return collate(self._groups.batch(index))
+
+    def weight(self, batch: Batch) -> float:
+        return batch.weight()
+
+    def loss(self, batch: Batch) -> StepLoss:
+        thinker = self._thinker
+        out = thinker(thinker.embed(batch.ids), attention=AttentionSpec(lengths=batch.lengths))
+        result = lm_loss(out.hidden, batch.labels, thinker.head_weight())
+        if out.aux_loss is None:
+            return StepLoss(result.total, {})
+        return StepLoss(result.total + self._aux * result.count * out.aux_loss, {})
+
+
+def encode_item(layout: Layout, item: TextItem) -> Encoded:
+    """A text conversation as a sequence with its answers supervised."""
+    turns = tuple(Turn(role=role, text=text) for role, text in item.turns)  # type: ignore[arg-type]
+    return layout.encode(turns)
+
+
+def training_lines(source: Source[TextItem], count: int) -> list[str]:
+    """Texts to learn the tokenizer from: every turn of `count` samples, with a leading space too.
+
+    The leading space teaches " word" pieces, which the recogniser's targets are made of.
+    """
+    lines = []
+    for index in range(count):
+        for _, text in source.item("train", index).turns:
+            lines += [text, " " + text.lower()]
+    return lines
+
+
+def run(context: StageContext) -> Report:
+    """Train, measure, save `thinker`, `tokenizer.json` and `settings.json`."""
+    config: PretrainTextConfig = context.config
+    source = open_text(config.data, context.seed)
+    lines = training_lines(source, config.tokenizer_lines)
+    codec = TextCodec.train(lines, config.thinker.vocab_size)
+    thinker = new_thinker(config, codec, context.seed)
+    layout = Layout(text_codec=codec, template=config.template, mel=config.mel)
+    groups = LengthGroups(
+        lambda i: encode_item(layout, source.item("train", i)),
+        batch_size=config.loop.batch_size,
+        seed=context.seed,
+    )
+    task = TextTask(thinker, groups, config.aux_weight)
+    fit(task, config.loop, config.optim, site_of(context))
+    report = measure(config, source, layout, thinker, context)
+    codec.save(context.out / "tokenizer.json")
+    save_part(context.out, "thinker", thinker)
+    save_settings(
+        context.out,
+        ModelSettings(
+            mel=config.mel, template=config.template, context_tokens=config.context_tokens
+        ),
+    )
+    return report
+
+
+def new_thinker(config: PretrainTextConfig, codec: TextCodec, seed: int) -> Thinker:
+    """A fresh Thinker whose table fits the tokenizer."""
+    from dataclasses import replace
+
+    torch.manual_seed(seed)
+    return Thinker(replace(config.thinker, vocab_size=vocabulary_rows(codec)))
+
+
+def measure(
+    config: PretrainTextConfig,
+    source: Source[TextItem],
+    layout: Layout,
+    thinker: Thinker,
+    context: StageContext,
+) -> Report:
+    """Held-out loss beside a 3-gram's, cache equality, exact match; examples go to the artifact."""
+    held = [source.item("seen", i) for i in range(config.eval_items)]
+    encoded = [encode_item(layout, item) for item in held]
+    train = (encode_item(layout, source.item("train", i)) for i in range(10 * config.eval_items))
+    trigram = Ngram(3, layout.text_codec.vocab_size).learn(train)
+    prompts = [
+        tuple(Turn(role=role, text=text) for role, text in item.turns[:-1])  # type: ignore[arg-type]
+        for item in held
+    ]
+    asked = [i for i, item in enumerate(held) if len(item.turns) > 1]
+    said = answer(thinker, text_embedder(thinker), layout, [prompts[i] for i in asked])
+    right = [
+        exact_match(text, held[i].accepted or (held[i].turns[-1][1],))
+        for text, i in zip(said, asked, strict=True)
+    ]
+    ids = torch.from_numpy(max(encoded, key=len).sequence.ids)[None]
+    write_examples(context, held, asked, said, right)
+    metrics = {
+        "text.loss": heldout_loss(thinker, encoded),
+        "text.trigram_loss": trigram.loss(encoded),
+        "text.cache_difference": exact(cached_equals_uncached(thinker, ids)),
+        "text.exact_match": share_right(right),
+    }
+    for kind in sorted({held[i].kind for i in asked}):
+        flags = [r for r, i in zip(right, asked, strict=True) if held[i].kind == kind]
+        metrics[f"text.exact_match.{kind}"] = share_right(flags)
+    return Report(metrics=metrics)
+
+
+def write_examples(
+    context: StageContext,
+    held: list[TextItem],
+    asked: list[int],
+    said: list[str],
+    right: list[bool],
+) -> None:
+    """Questions and answers for the report, the wrong ones first."""
+    import json
+
+    from lumoomni.runtime import atomic_write_text
+
+    rows: list[dict[str, Any]] = [
+        {
+            "turns": [list(turn) for turn in held[i].turns],
+            "answer": text,
+            "right": ok,
+            "kind": held[i].kind,
+        }
+        for i, text, ok in zip(asked, said, right, strict=True)
+    ]
+    rows.sort(key=lambda row: row["right"])
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:60])
+    atomic_write_text(context.out / "examples.jsonl", lines)
+
+
+def checks(config: PretrainTextConfig) -> tuple[Check, ...]:
+    """The gate."""
+    check = partial(Check, min_n=min(100, config.eval_items))
+    found = [
+        check(
+            metric="text.loss",
+            op="<",
+            threshold=1.0,
+            times="text.trigram_loss",
+            why="a Thinker must know more than the last two tokens",
+        ),
+        Check(
+            metric="text.cache_difference",
+            op="<=",
+            threshold=1e-3,
+            why="cached generation must equal the whole forward, up to fp32 rounding of logits",
+        ),
+    ]
+    if config.data == "world":
+        found.append(
+            check(
+                metric="text.exact_match",
+                op=">=",
+                threshold=config.min_exact_match,
+                why="held-out questions must be answered exactly",
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,207 @@
+"""Stage C, `train_vision_encoder`: ViT-Tiny learns from captions.
+
+Two-way sigmoid contrast, and two objectives that make it quick on a laptop: which words the
+caption has, and each word at its place, predicted in parallel from the patches.
+The gate: the right caption among a hundred, and attributes that a linear probe can read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lumoomni.audits.text import vocabulary_rows
+from lumoomni.audits.vision import probe, recall_at_one
+from lumoomni.codecs.text import TextCodec
+from lumoomni.data.sample import PictureItem, Source
+from lumoomni.data.sources import open_pictures
+from lumoomni.data.world.scene import Scene, draw, make_scene
+from lumoomni.gates import Check, Metric, Report
+from lumoomni.infer.assemble import save_part
+from lumoomni.media.image import normalise as to_pixels
+from lumoomni.model.vision import VisionTower, VisionTowerConfig
+from lumoomni.pipeline import StageContext
+from lumoomni.train.contrast import CaptionHeads, CaptionHeadsConfig
+from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
+from lumoomni.train.optim import OptimConfig
+
+CANDIDATES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainVisionEncoderConfig:
+    """`heads.vocab_size` is set from the tokenizer."""
+
+    data: str = "world"
+    vision: VisionTowerConfig
+    heads: CaptionHeadsConfig
+    loop: LoopConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    contrast_weight: float = 0.3
+    words_weight: float = 0.5
+    places_weight: float = 1.0
+    probe_train: int = 1500
+    probe_test: int = 400
+    min_recall: float = 0.90
+    min_probe: float = 0.98
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureBatch:
+    """pixels [B, 3, S, S], caption ids [B, T], mask [B, T], same [B, B] equal captions."""
+
+    pixels: Tensor
+    ids: Tensor
+    mask: Tensor
+    same: Tensor
+
+
+def picture_batch(codec: TextCodec, items: Sequence[PictureItem], most: int) -> PictureBatch:
+    """Pictures and their captions' ids, cut to `most` ids."""
+    rows = [codec.encode(" " + item.caption)[:most] for item in items]
+    longest = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = True
+    captions = np.array([item.caption for item in items])
+    return PictureBatch(
+        pixels=to_pixels([item.image for item in items]),
+        ids=ids,
+        mask=mask,
+        same=torch.from_numpy(captions[:, None] == captions[None, :]),
+    )
+
+
+class CaptionTask:
+    """Contrast, words and places over picture-caption pairs."""
+
+    def __init__(
+        self,
+        tower: VisionTower,
+        heads: CaptionHeads,
+        source: Source[PictureItem],
+        codec: TextCodec,
+        config: TrainVisionEncoderConfig,
+    ) -> None:
+        self.modules: dict[str, nn.Module] = {"vision": tower, "heads": heads}
+        self._tower, self._heads = tower, heads
+        self._source, self._codec, self._config = source, codec, config
+
+    def batch(self, index: int) -> PictureBatch:
+        size = self._config.loop.batch_size
+        items = [self._source.item("train", index * size + i) for i in range(size)]
+        return picture_batch(self._codec, items, self._config.heads.max_tokens)
+
+    def weight(self, batch: PictureBatch) -> float:
+        return float(len(batch.pixels))
+
+    def loss(self, batch: PictureBatch) -> StepLoss:
+        config, heads = self._config, self._heads
+        features = self._tower(batch.pixels)
+        texts = heads.text(batch.ids, batch.mask)
+        contrast = heads.contrast(heads.image(features.cls), texts, batch.same)
+        words = heads.words(features.cls, batch.ids, batch.mask)
+        places = heads.places(features.patches, batch.ids, batch.mask)
+        total = (
+            config.contrast_weight * contrast
+            + config.words_weight * words
+            + config.places_weight * places
+        )
+        parts = {"contrast": contrast, "words": words, "places": places}
+        return StepLoss(total, {name: float(value.detach()) for name, value in parts.items()})
+
+
+def run(context: StageContext) -> Report:
+    """Train, measure, save `vision` (the heads were only for learning)."""
+    from dataclasses import replace
+
+    config: TrainVisionEncoderConfig = context.config
+    codec = TextCodec.load(context.parents["pretrain_text"].file("tokenizer.json"))
+    source = open_pictures(config.data, context.seed, config.vision.image_size)
+    torch.manual_seed(context.seed)
+    tower = VisionTower(config.vision)
+    heads = CaptionHeads(
+        replace(config.heads, vocab_size=vocabulary_rows(codec)), config.vision.encoder.width
+    )
+    task = CaptionTask(tower, heads, source, codec, config)
+    fit(task, config.loop, config.optim, site_of(context))
+    save_part(context.out, "vision", tower)
+    return measure(config, source, codec, tower, heads, context)
+
+
+@torch.inference_mode()
+def measure(
+    config: TrainVisionEncoderConfig,
+    source: Source[PictureItem],
+    codec: TextCodec,
+    tower: VisionTower,
+    heads: CaptionHeads,
+    context: StageContext,
+) -> Report:
+    """R@1 among a hundred different captions, seen and unseen pairs, and attribute probes."""
+    metrics: dict[str, Metric] = {}
+    splits = ("seen", "unseen") if config.data == "world" else ("seen",)
+    for split in splits:
+        items = different_captions(source, split, CANDIDATES)
+        batch = picture_batch(codec, items, config.heads.max_tokens)
+        images = heads.image(tower(batch.pixels).cls)
+        texts = heads.text(batch.ids, batch.mask)
+        for way, metric in recall_at_one(images, texts).items():
+            metrics[f"vision.recall.{way}" + (".unseen" if split == "unseen" else "")] = metric
+
+    def features(scenes: Sequence[Scene]) -> Tensor:
+        pixels = to_pixels([draw(s, config.vision.image_size) for s in scenes])
+        out = [tower(part) for part in pixels.split(128)]
+        return torch.cat([torch.cat([f.cls, f.patches.amax(1)], 1) for f in out])
+
+    def singles(split: str, first: int, count: int) -> list[Scene]:
+        return [make_scene(context.seed, split, first + i, count=1) for i in range(count)]
+
+    train = singles("train", 10**7, config.probe_train)
+    for name, metric in probe(features, train, singles("seen", 0, config.probe_test)).items():
+        metrics[f"vision.probe.{name}"] = metric
+    for name, metric in probe(features, train, singles("unseen", 0, config.probe_test)).items():
+        metrics[f"vision.probe.{name}.unseen"] = metric
+    return Report(metrics=metrics)
+
+
+def different_captions(source: Source[PictureItem], split: str, count: int) -> list[PictureItem]:
+    """The first `count` items with different captions (fewer if the data holds fewer)."""
+    found: dict[str, PictureItem] = {}
+    for index in range(20 * count):
+        item = source.item(split, index)
+        found.setdefault(item.caption, item)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def checks(config: TrainVisionEncoderConfig) -> tuple[Check, ...]:
+    """The gate."""
+    why = "the caption of a picture must be found among a hundred, and the other way round"
+    found = [
+        Check(
+            metric=f"vision.recall.{way}",
+            op=">=",
+            threshold=config.min_recall,
+            min_n=CANDIDATES if config.data == "world" else 20,
+            why=why,
+        )
+        for way in ("image_to_text", "text_to_image")
+    ]
+    if config.data == "world":
+        check = partial(Check, op=">=", min_n=min(100, config.probe_test))
+        found += [
+            check(
+                metric=f"vision.probe.{name}",
+                threshold=config.min_probe,
+                why=f"the {name} of a thing must be plain in the features",
+            )
+            for name in ("colour", "shape", "size")
+        ]
+    return tuple(found)
