@@ -16,12 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from lumoomni.infer.engine import GenerateConfig, generate
-from lumoomni.model.hf_weights import load_thinker
-from lumoomni.model.thinker import Thinker
 from torch import Tensor, nn
 
 from benchmarks.thinker_train import SHAPES, peer_model
+from lumoomni.infer.engine import GenerateConfig, generate
+from lumoomni.model.hf_weights import load_thinker
+from lumoomni.model.thinker import Thinker
 
 
 def twins(name: str, dtype: torch.dtype) -> tuple[nn.Module, Thinker]:

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
+
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.train.loss import lm_loss
-from torch import Tensor, nn
 
 SHAPES = {
     "4M": ThinkerConfig(

@@ -3,22 +3,22 @@
 Measures, never judges. Costs: one batched greedy generation for each task and split.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor
 
 from lumoomni.audits.speech import word_errors
-from lumoomni.audits.text import answer, share_right
-from lumoomni.data.conversation import Encoded, Layout, Turn, collate
+from lumoomni.audits.text import share_right
+from lumoomni.data.conversation import Layout, Turn
 from lumoomni.data.mixture import InstructData
 from lumoomni.data.world.language import exact_match, matches, normalise
 from lumoomni.data.world.questions import VISUAL_KINDS, kinds_for, visual_question
 from lumoomni.data.world.scene import Scene, draw, twin
 from lumoomni.data.world.split import rng
 from lumoomni.gates import Metric
-from lumoomni.model.omni import OmniInputs, OmniModel, drop_padding
+from lumoomni.infer.answer import answer, omni_embedder
+from lumoomni.model.omni import OmniModel
 
 TWIN_OF = {"colour": "colour", "shape": "shape", "size": "size", "relation": "relation"}
 
@@ -34,23 +34,6 @@ class Asked:
     said: str
     right: bool
     index: int
-
-
-def omni_embedder(model: OmniModel) -> Callable[[list[Encoded]], list[Tensor]]:
-    """Embeds conversations with their media."""
-
-    def embed(items: list[Encoded]) -> list[Tensor]:
-        batch = collate(items)
-        inputs = OmniInputs(
-            ids=batch.ids,
-            lengths=batch.lengths,
-            pixels=batch.pixels,
-            mels=batch.mels,
-            mel_lengths=batch.mel_lengths,
-        )
-        return drop_padding(model.embed(inputs), batch.lengths)
-
-    return embed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,24 +1,21 @@
-"""Audits of text ability: loss against an n-gram, exact match of answers. Measures, never judges.
+"""Audits of text ability: held-out loss and an n-gram to beat. Measures, never judges.
 
-Costs: one forward over the held-out sequences; one batched generation for the answers.
+Costs: one forward over the held-out sequences.
 """
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
 
 from lumoomni.codecs.text import TextCodec
-from lumoomni.data.conversation import Encoded, Layout, Turn, collate
+from lumoomni.data.conversation import Encoded, collate
 from lumoomni.gates import Metric, bootstrap_ratio, wilson
 from lumoomni.ids import IGNORE
-from lumoomni.infer.engine import GenerateConfig, generate, left_pad
 from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.thinker import Thinker
 from lumoomni.train.loss import token_losses
-from lumoomni.uti.sequence import end_id
 
 
 @torch.no_grad()
@@ -75,42 +72,6 @@ class Ngram:
             tops.append(-sum(math.log(self.probability(ids[:t], ids[t])) for t in where))
             counts.append(float(len(where)))
         return bootstrap_ratio(tops, counts)
-
-
-def answer(
-    thinker: Thinker,
-    embed_prompt: Callable[[list[Encoded]], list[Tensor]],
-    layout: Layout,
-    prompts: Sequence[tuple[Turn, ...]],
-    *,
-    max_new_tokens: int = 32,
-    batch: int = 64,
-) -> list[str]:
-    """Greedy answers to conversations, batched by length; `embed_prompt` gives [T_i, D] each."""
-    stop = end_id(layout.text_codec, layout.template)
-    encoded = [layout.encode(turns, open_answer=True) for turns in prompts]
-    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
-    out = [""] * len(encoded)
-    config = GenerateConfig(max_new_tokens=max_new_tokens, stop_ids=(stop,))
-    for first in range(0, len(order), batch):
-        chosen = order[first : first + batch]
-        with torch.inference_mode():
-            padded = left_pad(embed_prompt([encoded[i] for i in chosen]))
-            generation = generate(thinker, padded.embeds, config, keys=padded.keys)
-            for _ in generation:
-                pass
-        for i, ids in zip(chosen, generation.replies((stop,)), strict=True):
-            out[i] = layout.text_codec.decode(ids).strip()
-    return out
-
-
-def text_embedder(thinker: Thinker) -> Callable[[list[Encoded]], list[Tensor]]:
-    """Embeds conversations without media."""
-
-    def embed(items: list[Encoded]) -> list[Tensor]:
-        return [thinker.embed(torch.from_numpy(item.sequence.ids)) for item in items]
-
-    return embed
 
 
 def share_right(flags: Sequence[bool]) -> Metric:

@@ -105,6 +105,11 @@ class TalkerStream:
         """No more tokens will come."""
         self._ended = True
 
+    @property
+    def done(self) -> bool:
+        """True once the speech has stopped or reached its limit."""
+        return self.stopped or self.count >= self._limit
+
     @torch.inference_mode()
     def frames(self, most: int | None = None) -> Tensor:
         """Codes [F', Q] of the frames that the tokens so far allow, at most `most` of them."""
@@ -174,18 +179,23 @@ class SpeechStream:
         self._codec = CodecStream(codec)
         self._vocoder = StreamingGriffinLim(vocoder_config(mel))
 
+    @property
+    def over(self) -> bool:
+        """True when the Talker has nothing left to say."""
+        return self.talker.done
+
     def push(self, hidden: Tensor, embed: Tensor, spoken: bool) -> np.ndarray:
-        """One reply token."""
+        """One reply token; says all that it allows."""
         self.talker.push(hidden, embed, spoken)
-        return self._advance()
+        return self.advance()
+
+    def advance(self, most: int | None = None) -> np.ndarray:
+        """At most `most` more frames of codes, and the samples that they settle."""
+        return self._vocoder.push(self._codec.push(self.talker.frames(most)))
 
     def finish(self) -> np.ndarray:
         """The reply is over: everything that is left."""
         self.talker.end()
-        first = self._advance()
+        first = self.advance()
         rest = self._vocoder.push(self._codec.flush())
         return np.concatenate([first, rest, self._vocoder.flush()])
-
-    def _advance(self) -> np.ndarray:
-        codes = self.talker.frames()
-        return self._vocoder.push(self._codec.push(codes))

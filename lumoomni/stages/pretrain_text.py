@@ -11,14 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lumoomni.audits.text import (
-    Ngram,
-    answer,
-    heldout_loss,
-    share_right,
-    text_embedder,
-    vocabulary_rows,
-)
+from lumoomni.audits.text import Ngram, heldout_loss, share_right, vocabulary_rows
 from lumoomni.codecs.text import TextCodec
 from lumoomni.data.conversation import Batch, Encoded, Layout, Turn, collate
 from lumoomni.data.grouping import LengthGroups
@@ -26,6 +19,7 @@ from lumoomni.data.sample import Source, TextItem
 from lumoomni.data.sources import open_text
 from lumoomni.data.world.language import exact_match
 from lumoomni.gates import Check, Report, exact
+from lumoomni.infer.answer import answer, text_embedder
 from lumoomni.infer.assemble import ModelSettings, save_part, save_settings
 from lumoomni.infer.engine import cached_equals_uncached
 from lumoomni.media.mel import MelConfig

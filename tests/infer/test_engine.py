@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+
 from lumoomni.infer.engine import (
     GenerateConfig,
     cached_equals_uncached,

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from lumoomni.infer.sampling import SamplingConfig, keep_top_k, keep_top_p, sample
 
 LOGITS = torch.tensor([[0.5, 0.3, 0.15, 0.05], [0.05, 0.15, 0.3, 0.5]]).log()

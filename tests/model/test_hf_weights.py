@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
 from lumoomni.errors import InputError
 from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.hf_weights import load_thinker, save_thinker
 from lumoomni.model.thinker import Thinker
-from safetensors.torch import load_file, save_file
 
 transformers = pytest.importorskip("transformers")
 

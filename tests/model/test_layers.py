@@ -8,12 +8,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from lumoomni.model.attention import AttentionConfig, AttentionSpec, SelfAttention, build_mask
 from lumoomni.model.fused import ShortAttentionFunction
 from lumoomni.model.layers import BlockConfig
 from lumoomni.model.moe import MoE, MoEConfig, balancing_loss
 from lumoomni.model.norm import RMSNorm, Rope, head_norm_rope, rotate, swiglu
-from torch import Tensor
 
 TOLERANCE = 1e-5
 

@@ -6,6 +6,7 @@ states of size 1; 5e-5 leaves a factor of ten and is far below any planted fault
 
 import pytest
 import torch
+
 from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.moe import MoEConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig

@@ -6,6 +6,7 @@ Tolerance: sums of 40 terms of size 5 in float32; 2e-5 was the worst seen, 1e-4 
 import pytest
 import torch
 import torch.nn.functional as F
+
 from lumoomni.train.loss import lm_loss, token_losses
 
 SEEN = torch.tensor([[5, 3, -100, 7, 1, 2], [-100, -100, 4, 4, -100, 0]])

@@ -13,6 +13,10 @@ from lumoomni.data.world.sentences import sentence
 from lumoomni.data.world.speech import NARRATOR, augment, synthesize, voice
 from lumoomni.data.world.split import rng
 
+# Held-out items come as the world makes them; training sees more of what is slow to learn:
+# reading a described scene and repeating words, which both need attention to bind and copy.
+TRAIN_SHARES = {"scene": 0.46, "echo": 0.2, "number": 0.16, "follow": 0.1, "talk": 0.08}
+
 
 @dataclass(frozen=True)
 class WorldText:
@@ -21,7 +25,11 @@ class WorldText:
     seed: int
 
     def item(self, split: str, index: int) -> TextItem:
-        made = text_sample(self.seed, split, index)
+        kind = None
+        if split == "train":
+            draw_from = rng(self.seed, "text-kind", index)
+            kind = str(draw_from.choice(list(TRAIN_SHARES), p=list(TRAIN_SHARES.values())))
+        made = text_sample(self.seed, split, index, kind)
         return TextItem(tuple(made.turns), made.accepted, made.kind)
 
     def size(self, split: str) -> int | None:

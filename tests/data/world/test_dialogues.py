@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lumoomni.data.world import counting, dialogues, questions, smalltalk
 from lumoomni.data.world.counting import NUMBERS, is_held_out
 from lumoomni.data.world.dialogues import SHARES, text_sample

@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lumoomni.data.world.asking import QA
 from lumoomni.data.world.language import exact_match, matches, normalise, says_held_out_pair
 from lumoomni.data.world.questions import (

@@ -5,6 +5,7 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lumoomni.data.world.language import caption, normalise, says_held_out_pair
 from lumoomni.data.world.scene import make_scene
 from lumoomni.data.world.sentences import (

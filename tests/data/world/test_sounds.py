@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from lumoomni.data.world.hearing import classify
 from lumoomni.data.world.language import exact_match
 from lumoomni.data.world.sentences import WORDS, words_of

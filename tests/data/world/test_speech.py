@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from lumoomni.data.world.speech import (
     NARRATOR,
     OTHER_FAMILY,

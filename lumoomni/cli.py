@@ -1,0 +1,184 @@
+"""The command line `lumo`: verbs only; parse, call, print.
+
+Knows: options, their help, and how results are shown. Does not know: how anything is done.
+Costs: torch is imported by the verbs that need it, so `lumo --help` is quick.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lumoomni.exits import print_json, verb
+
+VERB_MODULES = ("lumoomni.cli_talk",)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Build = Annotated[Path, typer.Argument(help="A build directory, for example runs/nano.")]
+
+app = typer.Typer(
+    name="lumo",
+    help="Turn a text-only language model into one that sees, hears and speaks, stage by stage.",
+    epilog="Start with: lumo build nano, then: lumo chat runs/nano",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+@app.command(epilog="lumo build nano pretrain_text.loop.steps=100 --until pretrain_text")
+def build(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a saved recipe.json.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="Changes as stage.path=value.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to build; default runs/RECIPE.")] = None,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
+    force: Annotated[
+        list[str] | None, typer.Option(help="Build this stage again even if unchanged.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Build a recipe's stages in order.
+
+    Finished stages that are unchanged are kept; a killed build continues where it stopped; a
+    stage whose numbers fall short of its gate stops the build with exit code 1.
+    """
+    with verb():
+        from lumoomni.pipeline import build as run_build
+        from lumoomni.recipes import resolve
+        from lumoomni.runtime import Progress, stop_on_interrupt
+
+        chosen = resolve(recipe).override(settings or [])
+        folder = out or Path("runs") / chosen.name
+        progress = Progress(silent=as_json)
+        with stop_on_interrupt() as stop:
+            built = run_build(
+                chosen, folder, until=until, force=force or (), progress=progress, stop=stop
+            )
+        if as_json:
+            print_json({"out": str(folder), "stages": {n: a.hash for n, a in built.items()}})
+        else:
+            print(f"built {len(built)} stages into {folder}; try: lumo chat {folder}")
+
+
+@app.command(epilog="lumo status runs/nano")
+def status(folder: Build, as_json: Json = False) -> None:
+    """Show each stage's verdict, its key numbers and its time."""
+    with verb():
+        from lumoomni.inspection import stage_rows
+
+        rows = stage_rows(folder)
+        if as_json:
+            print_json({"stages": rows})
+        else:
+            _table(
+                f"{folder}",
+                ("stage", "state", "seconds", "checks"),
+                [(r["stage"], r["state"], r["seconds"], "\n".join(r["checks"])) for r in rows],
+            )
+
+
+@app.command(epilog="lumo verify runs/nano")
+def verify(folder: Build, as_json: Json = False) -> None:
+    """Hash every file again, judge every stored report again, and compare parents.
+
+    Exit code 1 when anything is missing, changed or contradicts its report; each is named.
+    """
+    with verb():
+        from lumoomni.inspection import verify_all
+
+        checked, problems = verify_all(folder)
+        if as_json:
+            print_json({"artifacts": checked, "problems": problems})
+        else:
+            print("\n".join(problems) or f"{checked} artifacts are whole and their gates hold")
+        if problems:
+            raise typer.Exit(1)
+
+
+@app.command(epilog="lumo report runs/nano")
+def report(folder: Build, as_json: Json = False) -> None:
+    """Write an HTML report: gates, curves, pictures, sounds and lineage; print its path."""
+    with verb():
+        from lumoomni.report.html import write_report
+
+        path = write_report(folder)
+        if as_json:
+            print_json({"report": str(path)})
+        else:
+            print(path)
+
+
+@app.command(epilog="lumo params muomni")
+def params(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name.")], as_json: Json = False
+) -> None:
+    """Count each part's parameters, beside the original design's numbers."""
+    with verb():
+        from dataclasses import asdict
+
+        from lumoomni.recipes.params import table
+
+        rows = table(recipe)
+        if as_json:
+            print_json({"recipe": recipe, "rows": [asdict(row) for row in rows]})
+        else:
+            _table(
+                f"parameters of {recipe}",
+                ("part", "parameters", "seed", "difference", "note"),
+                [
+                    (
+                        r.part,
+                        f"{r.parameters:,}",
+                        f"{r.seed:,}" if r.seed else "",
+                        f"{r.difference:+.1%}" if r.difference is not None else "",
+                        r.note,
+                    )
+                    for r in rows
+                ],
+            )
+
+
+@app.command("eval", epilog="lumo eval runs/nano --json")
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A build directory or an artifact directory.")],
+    suite: Annotated[str, typer.Option(help="What to measure.")] = "world",
+    n: Annotated[int, typer.Option(help="Items for each measure.")] = 200,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on held-out data: every number with its count and 95 % interval."""
+    with verb():
+        from lumoomni.audits.suite import evaluate as run_suite
+        from lumoomni.runtime import Progress
+
+        found = run_suite(model, suite=suite, count=n, progress=Progress(silent=as_json))
+        if as_json:
+            print_json(found.to_dict())
+        else:
+            rows = [(name, str(metric)) for name, metric in found.metrics.items()]
+            _table(f"{suite} on {model}", ("measure", "value [95 % CI] (n)"), rows)
+            for name, note in found.notes.items():
+                print(f"{name}: {note}")
+
+
+def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console().print(table)
+
+
+for _name in VERB_MODULES:
+    importlib.import_module(_name).register(app)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,238 @@
+"""The talking verbs: chat, transcribe, speak.
+
+Knows: options, the terminal, files. Does not know: how answers or sounds are made.
+Costs: torch is imported when a verb runs, not before.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lumoomni.errors import InputError
+from lumoomni.exits import print_json, verb
+
+if TYPE_CHECKING:
+    from lumoomni.infer.chat import Choice, Lumo, Reply
+
+Model = Annotated[Path, typer.Argument(help="A build directory or an artifact directory.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+HELP = "commands: /image PATH, /audio PATH, /save PATH, /new, /quit; anything else is said"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    app.command(epilog='lumo chat runs/nano --image cat.png --text "What do you see?"')(chat)
+    app.command(epilog="lumo transcribe runs/nano speech.wav")(transcribe)
+    app.command(epilog='lumo speak runs/nano "a small red circle" out.wav')(speak)
+
+
+def chat(
+    model: Model,
+    text: Annotated[str | None, typer.Option(help="What to say or ask.")] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option(help="A picture; give it again for several.")
+    ] = None,
+    audio_in: Annotated[
+        Path | None, typer.Option("--audio-in", "--audio_in", help="A sound to listen to.")
+    ] = None,
+    video: Annotated[Path | None, typer.Option(help="A video, seen at 1 frame a second.")] = None,
+    audio_out: Annotated[
+        Path | None, typer.Option("--audio-out", "--audio_out", help="Speak the reply to a WAV.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="A system text, never dropped.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Choose among the k likeliest; 0 is all.")] = 0,
+    top_p: Annotated[float, typer.Option(help="Choose among this much probability.")] = 1.0,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 64,
+    seed: Annotated[int, typer.Option(help="Makes sampling repeatable.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Talk with a model: text, pictures, sound and video in; text and speech out.
+
+    Without any input it is a conversation in the terminal. A sound alone is written down and
+    answered. Text appears as it is generated.
+    """
+    with verb():
+        import lumoomni
+        from lumoomni.infer.chat import Choice
+
+        lumo = lumoomni.load(model)
+        choice = Choice(
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+        )
+        given = (text, image, audio_in, video)
+        if all(one is None for one in given):
+            if as_json:
+                raise InputError("a conversation has no JSON form; give --text or media")
+            _converse(lumo, system, choice)
+            return
+        inputs: dict[str, Any] = {
+            "image": image or None,
+            "audio": audio_in,
+            "video": video,
+            "system": system,
+            "speak": audio_out is not None,
+            "choice": choice,
+        }
+        reply = _answer(lumo, text, inputs, quiet=as_json)
+        if audio_out is not None:
+            _save(reply, audio_out)
+        if as_json:
+            print_json(
+                {
+                    "text": reply.text,
+                    "transcript": reply.transcript,
+                    "audio": str(audio_out) if audio_out else None,
+                    "notes": list(reply.notes),
+                }
+            )
+
+
+def transcribe(
+    model: Model,
+    files: Annotated[list[Path], typer.Argument(help="Sound files.")],
+    as_json: Json = False,
+) -> None:
+    """Write down what is said in sound files."""
+    with verb():
+        import lumoomni
+
+        lumo = lumoomni.load(model)
+        found = {str(path): lumo.transcribe(path) for path in files}
+        if as_json:
+            print_json({"transcripts": found})
+        else:
+            for path, text in found.items():
+                print(text if len(found) == 1 else f"{path}\t{text}")
+
+
+def speak(
+    model: Model,
+    text: Annotated[str, typer.Argument(help="What to say.")],
+    out: Annotated[Path, typer.Argument(help="The WAV file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Say a text in the model's voice, and report how quickly."""
+    with verb():
+        import numpy as np
+
+        import lumoomni
+        from lumoomni.media.audio import Audio, save_wav
+
+        lumo = lumoomni.load(model)
+        began = time.perf_counter()
+        chunks, first = [], 0.0
+        for chunk in lumo.stream_speech(text):
+            first = first or time.perf_counter() - began
+            chunks.append(chunk)
+        total = time.perf_counter() - began
+        audio = Audio(np.concatenate(chunks), lumo.parts.settings.mel.rate)
+        save_wav(out, audio)
+        facts = {
+            "out": str(out),
+            "seconds": round(audio.seconds, 3),
+            "real_time_factor": round(total / max(audio.seconds, 1e-9), 4),
+            "first_audio_after": round(first, 4),
+            "first_audio_share": round(first / total, 4),
+        }
+        if as_json:
+            print_json(facts)
+        else:
+            print(
+                f"{out}: {facts['seconds']} s of speech, made in {total:.2f} s "
+                f"(real-time factor {facts['real_time_factor']}), first sound after {first:.3f} s"
+            )
+
+
+def _answer(lumo: "Lumo", text: str | None, inputs: dict[str, Any], *, quiet: bool) -> "Reply":
+    from lumoomni.infer.chat import Reply, TextDelta
+
+    shown = False
+    for event in lumo.stream(text, **inputs):
+        if isinstance(event, Reply):
+            if not quiet:
+                if shown:
+                    print()
+                if event.transcript:
+                    print(f"heard: {event.transcript}")
+                for note in event.notes:
+                    print(f"note: {note}", file=sys.stderr)
+            return event
+        if isinstance(event, TextDelta) and not quiet:
+            print(event.text.lstrip() if not shown else event.text, end="", flush=True)
+            shown = True
+    raise RuntimeError("a stream ended without its reply")
+
+
+def _save(reply: "Reply", path: Path) -> None:
+    from lumoomni.media.audio import save_wav
+
+    if reply.audio is None:
+        raise InputError("there is no speech to save: the reply was empty")
+    save_wav(path, reply.audio)
+    print(f"speech saved to {path}", file=sys.stderr)
+
+
+def _converse(lumo: "Lumo", system: str | None, choice: "Choice") -> None:
+    """The REPL. A line that cannot be used says why and the conversation goes on."""
+    print(HELP, file=sys.stderr)
+    history: tuple[Any, ...] = ()
+    images: list[Path] = []
+    sound: Path | None = None
+    last: Reply | None = None
+    while True:
+        try:
+            line = input("you> ").strip()
+        except EOFError:
+            return
+        name, _, rest = line.partition(" ")
+        try:
+            if line in ("/quit", "/exit"):
+                return
+            if name == "/new":
+                history, images, sound, last = (), [], None, None
+            elif name == "/image":
+                images.append(_existing(rest))
+            elif name == "/audio":
+                sound = _existing(rest)
+            elif name == "/save":
+                _save_last(lumo, last, rest)
+            elif name.startswith("/"):
+                raise InputError(f"unknown command {name}; {HELP}")
+            elif line or images or sound:
+                inputs = {
+                    "image": images or None,
+                    "audio": sound,
+                    "system": system,
+                    "history": history,
+                    "choice": choice,
+                }
+                last = _answer(lumo, line or None, inputs, quiet=False)
+                history, images, sound = last.history, [], None
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+
+
+def _existing(text: str) -> Path:
+    path = Path(text.strip())
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; give the path of a file")
+    return path
+
+
+def _save_last(lumo: "Lumo", last: "Reply | None", text: str) -> None:
+    from lumoomni.media.audio import save_wav
+
+    if last is None or not last.text:
+        raise InputError("there is no reply to save yet; ask something first")
+    path = Path(text.strip() or "reply.wav")
+    save_wav(path, lumo.speak(last.text))
+    print(f"speech saved to {path}", file=sys.stderr)

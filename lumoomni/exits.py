@@ -1,0 +1,38 @@
+"""How a command ends: 0 done, 1 a gate failed, 2 bad input, 130 stopped by the user.
+
+Knows: the mapping from exceptions to one sentence on stderr and an exit code. Costs: nothing.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from lumoomni.errors import GateFailure, InputError
+from lumoomni.runtime import Interrupted
+
+
+@contextlib.contextmanager
+def verb() -> Iterator[None]:
+    """Wrap a command's body."""
+    try:
+        yield
+    except InputError as error:
+        _leave(f"error: {error}", 2)
+    except GateFailure as error:
+        _leave(f"gate failed: {error}", 1)
+    except (Interrupted, KeyboardInterrupt):
+        _leave("stopped; run the same command to continue", 130)
+
+
+def _leave(message: str, code: int) -> None:
+    print(message, file=sys.stderr, flush=True)
+    raise typer.Exit(code)
+
+
+def print_json(data: Any) -> None:
+    """The one JSON object that a command with --json writes to stdout."""
+    print(json.dumps(data, ensure_ascii=False), flush=True)

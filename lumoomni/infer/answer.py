@@ -1,0 +1,69 @@
+"""Batched greedy answers to conversations, with or without media.
+
+Knows: layouts, left padding, stopping at the end of an answer.
+Does not know: whether an answer is right. Costs: one prefill and one cached decode for a batch.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lumoomni.data.conversation import Encoded, Layout, Turn, collate
+from lumoomni.infer.engine import GenerateConfig, generate, left_pad
+from lumoomni.model.omni import OmniInputs, OmniModel, drop_padding
+from lumoomni.model.thinker import Thinker
+from lumoomni.uti.sequence import end_id
+
+
+def answer(
+    thinker: Thinker,
+    embed_prompt: Callable[[list[Encoded]], list[Tensor]],
+    layout: Layout,
+    prompts: Sequence[tuple[Turn, ...]],
+    *,
+    max_new_tokens: int = 32,
+    batch: int = 64,
+) -> list[str]:
+    """Greedy answers to conversations, batched by length; `embed_prompt` gives [T_i, D] each."""
+    stop = end_id(layout.text_codec, layout.template)
+    encoded = [layout.encode(turns, open_answer=True) for turns in prompts]
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+    out = [""] * len(encoded)
+    config = GenerateConfig(max_new_tokens=max_new_tokens, stop_ids=(stop,))
+    for first in range(0, len(order), batch):
+        chosen = order[first : first + batch]
+        with torch.inference_mode():
+            padded = left_pad(embed_prompt([encoded[i] for i in chosen]))
+            generation = generate(thinker, padded.embeds, config, keys=padded.keys)
+            for _ in generation:
+                pass
+        for i, ids in zip(chosen, generation.replies((stop,)), strict=True):
+            out[i] = layout.text_codec.decode(ids).strip()
+    return out
+
+
+def text_embedder(thinker: Thinker) -> Callable[[list[Encoded]], list[Tensor]]:
+    """Embeds conversations without media."""
+
+    def embed(items: list[Encoded]) -> list[Tensor]:
+        return [thinker.embed(torch.from_numpy(item.sequence.ids)) for item in items]
+
+    return embed
+
+
+def omni_embedder(model: OmniModel) -> Callable[[list[Encoded]], list[Tensor]]:
+    """Embeds conversations with their media."""
+
+    def embed(items: list[Encoded]) -> list[Tensor]:
+        batch = collate(items)
+        inputs = OmniInputs(
+            ids=batch.ids,
+            lengths=batch.lengths,
+            pixels=batch.pixels,
+            mels=batch.mels,
+            mel_lengths=batch.mel_lengths,
+        )
+        return drop_padding(model.embed(inputs), batch.lengths)
+
+    return embed
