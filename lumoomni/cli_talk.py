@@ -70,30 +70,14 @@ def chat(
         )
         given = (text, image, audio_in, video)
         if all(one is None for one in given):
-            if as_json:
-                raise InputError("a conversation has no JSON form; give --text or media")
-            _converse(lumo, system, choice)
+            _converse(lumo, system, choice, as_json=as_json)
             return
-        inputs: dict[str, Any] = {
-            "image": image or None,
-            "audio": audio_in,
-            "video": video,
-            "system": system,
-            "speak": audio_out is not None,
-            "choice": choice,
-        }
+        inputs = _inputs(image, audio_in, video, system, choice, speak=audio_out is not None)
         reply = _answer(lumo, text, inputs, quiet=as_json)
         if audio_out is not None:
             _save(reply, audio_out)
         if as_json:
-            print_json(
-                {
-                    "text": reply.text,
-                    "transcript": reply.transcript,
-                    "audio": str(audio_out) if audio_out else None,
-                    "notes": list(reply.notes),
-                }
-            )
+            print_json(_facts(reply, audio_out))
 
 
 def transcribe(
@@ -152,6 +136,34 @@ def speak(
             )
 
 
+def _inputs(
+    image: Any,
+    audio: Path | None,
+    video: Path | None,
+    system: str | None,
+    choice: "Choice",
+    *,
+    speak: bool,
+) -> dict[str, Any]:
+    return {
+        "image": image or None,
+        "audio": audio,
+        "video": video,
+        "system": system,
+        "speak": speak,
+        "choice": choice,
+    }
+
+
+def _facts(reply: "Reply", audio_out: Path | None) -> dict[str, Any]:
+    return {
+        "text": reply.text,
+        "transcript": reply.transcript,
+        "audio": str(audio_out) if audio_out else None,
+        "notes": list(reply.notes),
+    }
+
+
 def _answer(lumo: "Lumo", text: str | None, inputs: dict[str, Any], *, quiet: bool) -> "Reply":
     from lumoomni.infer.chat import Reply, TextDelta
 
@@ -181,8 +193,10 @@ def _save(reply: "Reply", path: Path) -> None:
     print(f"speech saved to {path}", file=sys.stderr)
 
 
-def _converse(lumo: "Lumo", system: str | None, choice: "Choice") -> None:
+def _converse(lumo: "Lumo", system: str | None, choice: "Choice", *, as_json: bool) -> None:
     """The REPL. A line that cannot be used says why and the conversation goes on."""
+    if as_json:
+        raise InputError("a conversation has no JSON form; give --text or media")
     print(HELP, file=sys.stderr)
     history: tuple[Any, ...] = ()
     images: list[Path] = []

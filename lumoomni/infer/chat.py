@@ -127,48 +127,53 @@ class Lumo:
         transcript = self._transcript(asked) if asked.sounds and not asked.text else ""
         turns, more = self._fit(tuple(history), asked, system, choice.max_new_tokens)
         notes += more
+        said, sounds = _Words(self.layout), []
+        for event in self._write(turns, choice, said, speak=speak):
+            if isinstance(event, SoundChunk):
+                sounds.append(event.samples)
+            yield event
+        answer = self.layout.text_codec.decode(said.ids).strip()
+        yield Reply(
+            text=answer,
+            transcript=transcript,
+            audio=Audio(np.concatenate(sounds), self.parts.settings.mel.rate) if sounds else None,
+            notes=tuple(notes),
+            history=(*history, asked, Turn(role="assistant", text=answer)),
+        )
+
+    def _write(
+        self, turns: tuple[Turn, ...], choice: Choice, said: "_Words", *, speak: bool
+    ) -> Iterator[TextDelta | SoundChunk]:
+        """Generate the reply into `said`; with `speak`, the Talker follows one token behind."""
         encoded = self.layout.encode(turns, open_answer=True)
         with torch.inference_mode():
             prompt = omni_embedder(self.omni)([encoded])[0][None]
         config = choice.generate_config(end_id(self.layout.text_codec, self.layout.template))
         voice = self._voice() if speak else None
-        said, sounds = _Words(self.layout), []
-        thinker = self.omni.thinker
-        embeds: list[torch.Tensor] = []
+        thinker, rate = self.omni.thinker, self.parts.settings.mel.rate
+        waiting: torch.Tensor | None = None
         generation = generate(thinker, prompt, config)
         for step in generation:
-            # The state of the reply token before this one: the Thinker has now read it.
-            if voice is not None and embeds:
-                chunk = self._say(voice, step.hidden[0], embeds[-1], said.ids[-1])
+            # The Thinker has now read the reply token before this one: its state is known.
+            if voice is not None and waiting is not None:
+                chunk = self._say(voice, step.hidden[0], waiting, said.ids[-1])
+                waiting = None
                 if len(chunk):
-                    sounds.append(chunk)
-                    yield SoundChunk(samples=chunk, rate=self.parts.settings.mel.rate)
+                    yield SoundChunk(samples=chunk, rate=rate)
             if bool(step.finished[0]):
-                embeds = []
                 break
-            token = int(step.ids[0])
-            embeds.append(thinker.embed(step.ids)[0].detach())
-            delta = said.push(token)
+            waiting = thinker.embed(step.ids)[0].detach()
+            delta = said.push(int(step.ids[0]))
             if delta:
                 yield TextDelta(text=delta)
-        if voice is not None:
-            if embeds:
-                # Cut off by max_new_tokens: the last token is still to be said.
-                sounds.append(self._say(voice, generation.hidden[0, -1], embeds[-1], said.ids[-1]))
-            sounds.append(voice.finish())
-            yield SoundChunk(samples=sounds[-1], rate=self.parts.settings.mel.rate)
         if said.rest():
             yield TextDelta(text=said.rest())
-        answer = self.layout.text_codec.decode(said.ids).strip()
-        spoken = Audio(np.concatenate(sounds), self.parts.settings.mel.rate) if sounds else None
-        replied = Turn(role="assistant", text=answer)
-        yield Reply(
-            text=answer,
-            transcript=transcript,
-            audio=spoken,
-            notes=tuple(notes),
-            history=(*history, asked, replied),
-        )
+        if voice is not None:
+            chunks = []
+            if waiting is not None:
+                # Cut off by max_new_tokens: the last token is still to be said.
+                chunks.append(self._say(voice, generation.hidden[0, -1], waiting, said.ids[-1]))
+            yield SoundChunk(samples=np.concatenate([*chunks, voice.finish()]), rate=rate)
 
     def transcribe(self, audio: Any) -> str:
         """What is said in a clip, by the recogniser."""

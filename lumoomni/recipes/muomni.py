@@ -26,76 +26,100 @@ from lumoomni.train.optim import OptimConfig
 MEL = MelConfig(n_mels=128)
 WIDTH = 256
 VOCABULARY = 32_000
+OPTIM = OptimConfig(lr=1e-3, matrix_lr=0.01, warmup=500, schedule="cosine", min_ratio=0.1)
 
 
 def muomni() -> Recipe:
     """Thinker 20.3 M, AuT-Tiny 2.05 M, ViT-Tiny 0.92 M, Talker 2.3 M, codebooks 49 K."""
-    optim = OptimConfig(lr=1e-3, matrix_lr=0.01, warmup=500, schedule="cosine", min_ratio=0.1)
     return Recipe(
         name="muomni",
         stages=stages(
-            pretrain_text=PretrainTextConfig(
-                tokenizer_lines=100_000,
-                thinker=ThinkerConfig(
-                    vocab_size=VOCABULARY,
-                    width=WIDTH,
-                    layers=4,
-                    heads=4,
-                    kv_heads=2,
-                    head_width=64,
-                    ffn_width=1024,
-                    tied=False,
-                ),
-                mel=MEL,
-                loop=LoopConfig(steps=20_000, batch_size=64),
-                optim=optim,
-            ),
-            train_audio_encoder=TrainAudioEncoderConfig(
-                audio=AudioTowerConfig(
-                    n_mels=MEL.n_mels,
-                    channels=64,
-                    encoder=EncoderConfig(width=192, layers=4, heads=3, ffn_width=768),
-                ),
-                loop=LoopConfig(steps=10_000, batch_size=32),
-                optim=optim,
-            ),
-            train_vision_encoder=TrainVisionEncoderConfig(
-                vision=VisionTowerConfig(
-                    image_size=224,
-                    patch=16,
-                    encoder=EncoderConfig(width=128, layers=4, heads=2, ffn_width=512),
-                ),
-                heads=CaptionHeadsConfig(
-                    vocab_size=VOCABULARY,
-                    encoder=EncoderConfig(width=128, layers=2, heads=2, ffn_width=512),
-                ),
-                loop=LoopConfig(steps=10_000, batch_size=128),
-                optim=optim,
-            ),
-            train_codecs=TrainCodecsConfig(
-                speech=SpeechCodecConfig(n_mels=MEL.n_mels, stride=2, width=192, code_width=192),
-                loop=LoopConfig(steps=10_000, batch_size=32),
-                optim=OptimConfig(lr=1e-3, warmup=200, schedule="cosine", min_ratio=0.1),
-            ),
-            train_talker=TrainTalkerConfig(
-                talker=TalkerConfig(
-                    source_width=WIDTH,
-                    width=192,
-                    layers=4,
-                    heads=3,
-                    kv_heads=1,
-                    head_width=64,
-                    ffn_width=736,
-                ),
-                loop=LoopConfig(steps=10_000, batch_size=32),
-                optim=optim,
-            ),
-            instruct=InstructConfig(
-                # 14 x 14 patches pooled to 7 x 7 through the seed's Linear(128 -> 256); the seed's
-                # own single CLS position is image_side=0.
-                image_side=7,
-                loop=LoopConfig(steps=20_000, batch_size=32, accumulate=2),
-                optim=optim,
-            ),
+            pretrain_text=_pretrain_text(),
+            train_audio_encoder=_train_audio_encoder(),
+            train_vision_encoder=_train_vision_encoder(),
+            train_codecs=_train_codecs(),
+            train_talker=_train_talker(),
+            instruct=_instruct(),
         ),
+    )
+
+
+def _pretrain_text() -> PretrainTextConfig:
+    return PretrainTextConfig(
+        tokenizer_lines=100_000,
+        thinker=ThinkerConfig(
+            vocab_size=VOCABULARY,
+            width=WIDTH,
+            layers=4,
+            heads=4,
+            kv_heads=2,
+            head_width=64,
+            ffn_width=1024,
+            tied=False,
+        ),
+        mel=MEL,
+        loop=LoopConfig(steps=20_000, batch_size=64),
+        optim=OPTIM,
+    )
+
+
+def _train_audio_encoder() -> TrainAudioEncoderConfig:
+    return TrainAudioEncoderConfig(
+        audio=AudioTowerConfig(
+            n_mels=MEL.n_mels,
+            channels=64,
+            encoder=EncoderConfig(width=192, layers=4, heads=3, ffn_width=768),
+        ),
+        loop=LoopConfig(steps=10_000, batch_size=32),
+        optim=OPTIM,
+    )
+
+
+def _train_vision_encoder() -> TrainVisionEncoderConfig:
+    return TrainVisionEncoderConfig(
+        vision=VisionTowerConfig(
+            image_size=224,
+            patch=16,
+            encoder=EncoderConfig(width=128, layers=4, heads=2, ffn_width=512),
+        ),
+        heads=CaptionHeadsConfig(
+            vocab_size=VOCABULARY,
+            encoder=EncoderConfig(width=128, layers=2, heads=2, ffn_width=512),
+        ),
+        loop=LoopConfig(steps=10_000, batch_size=128),
+        optim=OPTIM,
+    )
+
+
+def _train_codecs() -> TrainCodecsConfig:
+    return TrainCodecsConfig(
+        speech=SpeechCodecConfig(n_mels=MEL.n_mels, stride=2, width=192, code_width=192),
+        loop=LoopConfig(steps=10_000, batch_size=32),
+        optim=OptimConfig(lr=1e-3, warmup=200, schedule="cosine", min_ratio=0.1),
+    )
+
+
+def _train_talker() -> TrainTalkerConfig:
+    return TrainTalkerConfig(
+        talker=TalkerConfig(
+            source_width=WIDTH,
+            width=192,
+            layers=4,
+            heads=3,
+            kv_heads=1,
+            head_width=64,
+            ffn_width=736,
+        ),
+        loop=LoopConfig(steps=10_000, batch_size=32),
+        optim=OPTIM,
+    )
+
+
+def _instruct() -> InstructConfig:
+    return InstructConfig(
+        # 14 x 14 patches pooled to 7 x 7 through the seed's Linear(128 -> 256); the seed's
+        # own single CLS position is image_side=0.
+        image_side=7,
+        loop=LoopConfig(steps=20_000, batch_size=32, accumulate=2),
+        optim=OPTIM,
     )

@@ -24,7 +24,7 @@ from lumoomni.train.loop import LoopConfig
 from lumoomni.train.optim import OptimConfig
 
 MEL = MelConfig(n_mels=80)
-WIDTH = 192
+WIDTH = 128
 
 
 def nano() -> Recipe:
@@ -32,68 +32,92 @@ def nano() -> Recipe:
     return Recipe(
         name="nano",
         stages=stages(
-            pretrain_text=PretrainTextConfig(
-                thinker=ThinkerConfig(
-                    vocab_size=1024,
-                    width=WIDTH,
-                    layers=4,
-                    heads=6,
-                    kv_heads=3,
-                    head_width=32,
-                    ffn_width=512,
-                    max_positions=1024,
-                ),
-                mel=MEL,
-                loop=LoopConfig(steps=2400, batch_size=32),
-                optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30),
-            ),
-            train_audio_encoder=TrainAudioEncoderConfig(
-                audio=AudioTowerConfig(
-                    n_mels=MEL.n_mels,
-                    channels=32,
-                    mel_mean=-2.0,
-                    mel_std=2.5,
-                    encoder=EncoderConfig(width=144, layers=4, heads=3, ffn_width=432),
-                ),
-                loop=LoopConfig(steps=1000, batch_size=16),
-                optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
-            ),
-            train_vision_encoder=TrainVisionEncoderConfig(
-                vision=VisionTowerConfig(
-                    image_size=64,
-                    patch=8,
-                    stem="conv",
-                    encoder=EncoderConfig(width=128, layers=2, heads=4, ffn_width=256),
-                ),
-                heads=CaptionHeadsConfig(
-                    vocab_size=1024,
-                    encoder=EncoderConfig(width=128, layers=2, heads=4, ffn_width=256),
-                ),
-                loop=LoopConfig(steps=500, batch_size=64),
-                optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
-            ),
-            train_codecs=TrainCodecsConfig(
-                speech=SpeechCodecConfig(n_mels=MEL.n_mels, stride=4, width=128, code_width=32),
-                loop=LoopConfig(steps=320, batch_size=16),
-                optim=OptimConfig(lr=2e-3, warmup=20),
-            ),
-            train_talker=TrainTalkerConfig(
-                talker=TalkerConfig(
-                    source_width=WIDTH,
-                    width=160,
-                    layers=3,
-                    heads=5,
-                    kv_heads=5,
-                    head_width=32,
-                    ffn_width=448,
-                ),
-                loop=LoopConfig(steps=500, batch_size=16),
-                optim=OptimConfig(lr=2e-3, matrix_lr=0.01, warmup=30),
-            ),
-            instruct=InstructConfig(
-                image_side=4,
-                loop=LoopConfig(steps=900, batch_size=32),
-                optim=OptimConfig(lr=3e-3, matrix_lr=0.02, warmup=40),
-            ),
+            pretrain_text=_pretrain_text(),
+            train_audio_encoder=_train_audio_encoder(),
+            train_vision_encoder=_train_vision_encoder(),
+            train_codecs=_train_codecs(),
+            train_talker=_train_talker(),
+            instruct=_instruct(),
         ),
+    )
+
+
+def _pretrain_text() -> PretrainTextConfig:
+    return PretrainTextConfig(
+        thinker=ThinkerConfig(
+            vocab_size=1024,
+            width=WIDTH,
+            layers=4,
+            heads=4,
+            kv_heads=2,
+            head_width=64,
+            ffn_width=384,
+            max_positions=1024,
+        ),
+        mel=MEL,
+        loop=LoopConfig(steps=2400, batch_size=32),
+        optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30),
+    )
+
+
+def _train_audio_encoder() -> TrainAudioEncoderConfig:
+    return TrainAudioEncoderConfig(
+        audio=AudioTowerConfig(
+            n_mels=MEL.n_mels,
+            channels=32,
+            mel_mean=-2.0,
+            mel_std=2.5,
+            encoder=EncoderConfig(width=144, layers=4, heads=3, ffn_width=432),
+        ),
+        loop=LoopConfig(steps=1000, batch_size=16),
+        optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
+    )
+
+
+def _train_vision_encoder() -> TrainVisionEncoderConfig:
+    return TrainVisionEncoderConfig(
+        vision=VisionTowerConfig(
+            image_size=64,
+            patch=8,
+            stem="conv",
+            encoder=EncoderConfig(width=128, layers=2, heads=4, ffn_width=256),
+        ),
+        heads=CaptionHeadsConfig(
+            vocab_size=1024,
+            encoder=EncoderConfig(width=128, layers=2, heads=4, ffn_width=256),
+        ),
+        loop=LoopConfig(steps=500, batch_size=64),
+        optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
+    )
+
+
+def _train_codecs() -> TrainCodecsConfig:
+    return TrainCodecsConfig(
+        speech=SpeechCodecConfig(n_mels=MEL.n_mels, stride=4, width=128, code_width=32),
+        loop=LoopConfig(steps=320, batch_size=16),
+        optim=OptimConfig(lr=2e-3, warmup=20),
+    )
+
+
+def _train_talker() -> TrainTalkerConfig:
+    return TrainTalkerConfig(
+        talker=TalkerConfig(
+            source_width=WIDTH,
+            width=160,
+            layers=3,
+            heads=5,
+            kv_heads=5,
+            head_width=32,
+            ffn_width=448,
+        ),
+        loop=LoopConfig(steps=500, batch_size=16),
+        optim=OptimConfig(lr=2e-3, matrix_lr=0.01, warmup=30),
+    )
+
+
+def _instruct() -> InstructConfig:
+    return InstructConfig(
+        image_side=4,
+        loop=LoopConfig(steps=900, batch_size=32),
+        optim=OptimConfig(lr=3e-3, matrix_lr=0.02, warmup=40),
     )

@@ -6,7 +6,7 @@ Knows: which generator makes which item. Costs: 0.1 ms a text, 0.4 ms a picture,
 from dataclasses import dataclass
 
 from lumoomni.data.sample import PictureItem, SpeechItem, TextItem
-from lumoomni.data.world.dialogues import text_sample
+from lumoomni.data.world.dialogues import scene_talk, text_sample
 from lumoomni.data.world.language import caption
 from lumoomni.data.world.scene import draw, make_scene
 from lumoomni.data.world.sentences import sentence
@@ -15,7 +15,10 @@ from lumoomni.data.world.split import rng
 
 # Held-out items come as the world makes them; training sees more of what is slow to learn:
 # reading a described scene and repeating words, which both need attention to bind and copy.
-TRAIN_SHARES = {"scene": 0.46, "echo": 0.2, "number": 0.16, "follow": 0.1, "talk": 0.08}
+TRAIN_SHARES = {"scene": 0.36, "echo": 0.2, "number": 0.24, "follow": 0.1, "talk": 0.1}
+
+QUESTIONS = 4
+"""Questions about each described scene in training."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,10 @@ class WorldText:
         if split == "train":
             draw_from = rng(self.seed, "text-kind", index)
             kind = str(draw_from.choice(list(TRAIN_SHARES), p=list(TRAIN_SHARES.values())))
-        made = text_sample(self.seed, split, index, kind)
+        if kind == "scene":
+            made = scene_talk(self.seed, split, index, QUESTIONS)
+        else:
+            made = text_sample(self.seed, split, index, kind)
         return TextItem(tuple(made.turns), made.accepted, made.kind)
 
     def size(self, split: str) -> int | None:
