@@ -46,9 +46,8 @@ def look(lumo: Lumo, folder: Path) -> list[dict[str, Any]]:
         f"(the truth: {caption(scene)})",
         f"{asked.question} -> {answered}",
     ]
-    return [
-        {"title": "A picture, described and questioned", "picture": "scene.png", "lines": lines}
-    ]
+    title = "A picture, described and questioned"
+    return [{"title": title, "picture": "scene.png", "lines": lines}]
 
 
 def listen(lumo: Lumo, folder: Path) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from lumoomni.runtime import atomic_write_json, disk_full, environment
 SCHEMA = 1
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
+RECORDS = ("log.jsonl",)
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,15 @@ class Problem:
 
 
 def identity(manifest: dict[str, Any]) -> str:
-    """SHA-256 over what the artifact is, not when or where it was made."""
-    keys = ("kind", "files", "parents", "config_hash", "abi", "seed")
-    return hashlib.sha256(canonical_json({k: manifest[k] for k in keys}).encode()).hexdigest()
+    """SHA-256 over what the artifact is, not when or where it was made.
+
+    Records of the making (RECORDS) carry times, so they are hashed in the manifest but left out
+    here: building the same thing twice gives the same identity.
+    """
+    keys = ("kind", "parents", "config_hash", "abi", "seed")
+    what = {key: manifest[key] for key in keys}
+    what["files"] = {n: f["sha256"] for n, f in manifest["files"].items() if n not in RECORDS}
+    return hashlib.sha256(canonical_json(what).encode()).hexdigest()
 
 
 def hash_file(path: Path) -> str:

@@ -222,7 +222,8 @@ def _live_bar(name: str, total: int, unit: str, start: int) -> Iterator[Bar]:
                 done += advance
                 rate = f"{done / max(time.monotonic() - began, 1e-9):.1f}/s"
                 text = "  ".join(f"{k} {v:.4g}" for k, v in numbers.items())
-                fields = {"numbers": text} if text else {}
-                rich.update(task, advance=advance, rate=rate, **fields)
+                fields: dict[str, Any] = {"numbers": text} if text else {}
+                fields["rate"] = rate
+                rich.update(task, advance=advance, **fields)
 
         yield Live()

@@ -6,6 +6,7 @@ Costs: about real time on one core.
 """
 
 import importlib.util
+import itertools
 import math
 import tempfile
 from collections import Counter
@@ -56,7 +57,7 @@ def bigram_arpa(sentences: Sequence[str]) -> str:
     for text in sentences:
         words = ["<s>", *normalise(text).split(), "</s>"]
         ones.update(words)
-        twos.update(zip(words, words[1:], strict=False))
+        twos.update(itertools.pairwise(words))
     total = sum(ones.values())
     after: Counter[str] = Counter(first for first, _ in twos)
     lines = ["\\data\\", f"ngram 1={len(ones)}", f"ngram 2={len(twos)}", "", "\\1-grams:"]

@@ -56,7 +56,7 @@ class SpeechCodecConfig:
 
 @dataclass(frozen=True)
 class Quantised:
-    """vectors [B, F, code_width] with gradient to the encoder, codes [B, F, Q], commitment scalar."""
+    """vectors [B, F, code_width] (gradient to the encoder), codes [B, F, Q], commitment sum."""
 
     vectors: Tensor
     codes: Tensor

@@ -96,7 +96,7 @@ def _decode(data: bytes, name: str, max_seconds: float) -> tuple[np.ndarray, int
 def _decode_av(data: bytes, name: str, max_seconds: float) -> tuple[np.ndarray, int]:
     """Anything that FFmpeg reads: m4a, the sound of a video, ..."""
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(io.BytesIO(data), mode="r") as container:
             if not container.streams.audio:
                 raise InputError(f"{name} holds no sound; give a file with an audio track")
             stream = container.streams.audio[0]

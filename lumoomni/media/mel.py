@@ -45,8 +45,8 @@ class MelConfig:
 @lru_cache(maxsize=8)
 def mel_filterbank(config: MelConfig) -> Tensor:
     """Triangles of unit area x GAIN on the HTK mel scale: [n_mels, n_fft / 2 + 1]."""
-    ends = [2595 * np.log10(1 + f / 700) for f in (config.fmin, config.fmax)]
-    edges = 700 * (10 ** (np.linspace(*ends, config.n_mels + 2) / 2595) - 1)
+    low, high = (2595 * np.log10(1 + f / 700) for f in (config.fmin, config.fmax))
+    edges = 700 * (10 ** (np.linspace(low, high, config.n_mels + 2) / 2595) - 1)
     bins = np.linspace(0, config.rate / 2, config.n_fft // 2 + 1)
     rise = (bins[None] - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - bins[None]) / (edges[2:] - edges[1:-1])[:, None]

@@ -5,6 +5,7 @@ Does not know: where the mel came from, what its symbols spell, or who reads its
 Costs: at the seed's sizes 2.05 M parameters; one second of sound is 12.5 feature vectors.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -43,7 +44,7 @@ class AudioFeatures:
 
 
 def feature_count(mel_frames: int) -> int:
-    """How many 12.5 Hz features `mel_frames` of 100 Hz mel become: each stride-2 layer rounds up."""
+    """12.5 Hz features that `mel_frames` of 100 Hz mel become: each stride-2 layer rounds up."""
     for _ in range(3):
         mel_frames = (mel_frames + 1) // 2
     return mel_frames
@@ -111,4 +112,4 @@ def ctc_greedy(log_probs: Tensor, lengths: Tensor) -> list[list[int]]:
 
 def ctc_needs(symbols: list[int]) -> int:
     """Frames that CTC needs for a target: one per symbol and one blank between equal neighbours."""
-    return len(symbols) + sum(a == b for a, b in zip(symbols, symbols[1:], strict=False))
+    return len(symbols) + sum(a == b for a, b in itertools.pairwise(symbols))

@@ -79,7 +79,7 @@ class Encoder(nn.Module):
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Fixed sine and cosine position signal [T, D] (arXiv 1706.03762), any length, no parameters."""
+    """Fixed sine and cosine positions [T, D] (arXiv 1706.03762), any length, no parameters."""
     rates = torch.exp(-torch.arange(0, width, 2) * (torch.log(torch.tensor(10000.0)) / width))
     angles = torch.arange(length)[:, None] * rates[None, :]
     return torch.cat([angles.sin(), angles.cos()], dim=1)

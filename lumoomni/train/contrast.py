@@ -100,7 +100,7 @@ class CaptionHeads(nn.Module):
         return -(F.log_softmax(logits, -1) * counts / counts.sum(1, keepdim=True)).sum()
 
     def places(self, patches: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Cross-entropy of every caption word from the patches [B, N, D], mean a caption, summed."""
+        """Cross-entropy of each caption word from patches [B, N, D]; mean a caption, summed."""
         x = self.place_table[: ids.shape[1]].expand(len(ids), -1, -1)
         for reader in self.readers:
             x = reader(x, patches)

@@ -93,6 +93,18 @@ def sentence(seed: int, split: str, index: int) -> str:
             return text
 
 
+def training_row(seed: int, index: int) -> str:
+    """Two to six random words, each word of the world equally often, for training recognisers.
+
+    Sentences use a few words all the time and most words rarely; rows teach the rare ones.
+    """
+    stream = rng(seed, "row", index)
+    while True:
+        text = " ".join(pick(stream, ROW_WORDS) for _ in range(int(stream.integers(2, 7))))
+        if not is_kept(text) and not says_held_out_pair(text):
+            return text
+
+
 # Words that sound like another one ("sea") can be told apart in a sentence, but not in a row.
 _SOUND_ALIKE = ("to", "too", "here", "sea", "read", "know", "color", "colors")
 ROW_WORDS = tuple(word for word in WORDS if word not in _SOUND_ALIKE)

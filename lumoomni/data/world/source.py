@@ -9,15 +9,17 @@ from lumoomni.data.sample import PictureItem, SpeechItem, TextItem
 from lumoomni.data.world.dialogues import scene_talk, text_sample
 from lumoomni.data.world.language import caption
 from lumoomni.data.world.scene import draw, make_scene
-from lumoomni.data.world.sentences import sentence
+from lumoomni.data.world.sentences import sentence, training_row
 from lumoomni.data.world.speech import NARRATOR, augment, synthesize, voice
 from lumoomni.data.world.split import rng
 
 # Held-out items come as the world makes them; training sees more of what is slow to learn:
 # reading a described scene and repeating words, which both need attention to bind and copy.
-TRAIN_SHARES = {"scene": 0.36, "echo": 0.2, "number": 0.24, "follow": 0.1, "talk": 0.1}
+TRAIN_SHARES = {"scene": 0.56, "echo": 0.11, "number": 0.16, "follow": 0.09, "talk": 0.08}
 
-QUESTIONS = 4
+ROW_SHARE = 0.4
+"""Share of training speech that is rows of random words."""
+QUESTIONS = 6
 """Questions about each described scene in training."""
 
 
@@ -54,7 +56,10 @@ class WorldSpeech:
     narrator: bool = False
 
     def item(self, split: str, index: int) -> SpeechItem:
-        text = sentence(self.seed, "train" if split == "train" else "seen", index)
+        if split == "train" and rng(self.seed, "row?", index).random() < ROW_SHARE:
+            text = training_row(self.seed, index)
+        else:
+            text = sentence(self.seed, "train" if split == "train" else "seen", index)
         who = NARRATOR if self.narrator else voice(self.seed, split, index)
         said = synthesize(text, who)
         samples = said.samples

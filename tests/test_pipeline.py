@@ -1,0 +1,149 @@
+"""Builds continue, skip, stop and refuse as promised."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from lumoomni.artifacts import MANIFEST, identity, open_artifact
+from lumoomni.errors import GateFailure, InputError
+from lumoomni.inspection import stage_rows, verify_all
+from lumoomni.pipeline import build
+from lumoomni.runtime import Progress
+from tests.toy import ToyConfig, recipe, runs
+
+QUIET = Progress(silent=True)
+ROOT = Path(__file__).parent.parent
+
+
+def test_nothing_unchanged_is_rebuilt(tmp_path: Path) -> None:
+    first = build(recipe(), tmp_path, progress=QUIET)
+    again = build(recipe(), tmp_path, progress=QUIET)
+    assert runs(tmp_path) == ["one", "two", "three"]
+    assert {n: a.hash for n, a in first.items()} == {n: a.hash for n, a in again.items()}
+
+
+def test_a_change_rebuilds_the_stage_and_what_came_from_it(tmp_path: Path) -> None:
+    build(recipe(), tmp_path, progress=QUIET)
+    build(recipe(two=ToyConfig(value=5)), tmp_path, progress=QUIET)
+    assert runs(tmp_path) == ["one", "two", "three", "two", "three"]
+    build(recipe(two=ToyConfig(value=5)), tmp_path, force=["one"], progress=QUIET)
+    # Built again with the same result: its children are still current.
+    assert runs(tmp_path)[5:] == ["one"]
+
+
+def test_until_stops_there_and_unknown_names_are_refused(tmp_path: Path) -> None:
+    assert list(build(recipe(), tmp_path, until="two", progress=QUIET)) == ["one", "two"]
+    with pytest.raises(InputError, match="did you mean two"):
+        build(recipe(), tmp_path, until="tow", progress=QUIET)
+    with pytest.raises(InputError, match="did you mean steps"):
+        recipe().override(["one.stepz=3"])
+    assert recipe().override(["one.steps=9"]).stage("one").config.steps == 9
+
+
+def test_a_failed_gate_stops_and_says_which_number(tmp_path: Path) -> None:
+    failing = recipe(two=ToyConfig(least=50))
+    for _ in range(2):
+        with pytest.raises(GateFailure, match=r"number is 2 \(n=1\), but needed >= 50"):
+            build(failing, tmp_path, progress=QUIET)
+    assert runs(tmp_path) == ["one", "two"]  # the second build judged what stood there
+    assert stage_rows(tmp_path)[1]["state"] == "FAILED"
+    assert stage_rows(tmp_path)[2]["state"] == "not built"
+
+
+def test_a_killed_build_continues_to_the_same_artifact(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        f"""
+        import sys
+        sys.path.insert(0, {str(ROOT)!r})
+        from pathlib import Path
+        from lumoomni.pipeline import build
+        from lumoomni.runtime import Progress
+        from tests.toy import ToyConfig, recipe
+        slow = ToyConfig(steps=40, pause=0.05)
+        build(recipe(two=slow), Path(sys.argv[1]), progress=Progress(silent=True))
+        """
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    place = tmp_path / ".work" / "two" / "count.txt"
+    deadline = time.monotonic() + 60
+    while not (place.exists() and place.read_text() and int(place.read_text()) > 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    # While it works, nobody else may.
+    with pytest.raises(InputError, match=f"process {process.pid}"):
+        build(recipe(), tmp_path, progress=QUIET)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    slow = ToyConfig(steps=40, pause=0.0)
+    done = build(recipe(two=ToyConfig(steps=40, pause=0.05)), tmp_path, progress=QUIET)
+    lines = (tmp_path / ".cache" / "runs.txt").read_text().splitlines()
+    assert lines[1] == "two from 0" and lines[2].startswith("two from ") and lines[2] != lines[1]
+    fresh = build(recipe(two=slow), tmp_path.parent / "fresh", progress=QUIET)
+    assert done["two"].manifest["report"] == fresh["two"].manifest["report"]
+    assert not (tmp_path / ".work" / "two").exists()
+    leftovers = [p.name for p in tmp_path.iterdir() if ".tmp-" in p.name]
+    assert not leftovers
+
+
+def test_scratch_of_another_config_is_discarded(tmp_path: Path) -> None:
+    work = tmp_path / ".work" / "one"
+    work.mkdir(parents=True)
+    (work / "count.txt").write_text("2")
+    (work / "owner.json").write_text("somebody else's")
+    build(recipe(), tmp_path, until="one", progress=QUIET)
+    assert (tmp_path / ".cache" / "runs.txt").read_text() == "one from 0\n"
+
+
+def test_verify_names_every_fault(tmp_path: Path) -> None:
+    build(recipe(), tmp_path, progress=QUIET)
+    assert verify_all(tmp_path) == (3, [])
+    path = tmp_path / "one" / "number.json"
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(bytes(data))
+    (tmp_path / "two" / "number.json").unlink()
+    (tmp_path / "three" / "stranger.txt").write_text("hello")
+    _, problems = verify_all(tmp_path)
+    text = "\n".join(problems)
+    assert "one/number.json: was changed" in text
+    assert "two/number.json: is missing" in text
+    assert "three/stranger.txt: is not listed" in text
+    # A damaged parent is noticed, and it is built again with everything after it.
+    build(recipe(), tmp_path, progress=QUIET)
+    assert runs(tmp_path)[3:] == ["one", "two", "three"]
+
+
+def test_a_verdict_that_does_not_follow_is_found(tmp_path: Path) -> None:
+    build(recipe(), tmp_path, progress=QUIET)
+    manifest = tmp_path / "one" / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"threshold": 0.0', '"threshold": 99.0'))
+    assert "but its own report failed" in "\n".join(verify_all(tmp_path)[1])
+
+
+def test_a_foreign_parent_is_found(tmp_path: Path) -> None:
+    build(recipe(), tmp_path, progress=QUIET)
+    build(recipe(one=ToyConfig(value=3)), tmp_path, until="one", progress=QUIET)
+    problems = "\n".join(verify_all(tmp_path)[1])
+    assert "was made from one" in problems
+    assert stage_rows(tmp_path)[1]["state"] == "passed, stale"
+
+
+def test_events_and_log_are_kept(tmp_path: Path) -> None:
+    build(recipe(), tmp_path, progress=QUIET)
+    assert (tmp_path / "one" / "log.jsonl").read_text().count("\n") == 3
+    assert '"event": "passed"' in (tmp_path / "events.jsonl").read_text()
+    artifact = open_artifact(tmp_path / "three")
+    assert set(artifact.manifest["parents"]) == {"one", "two"}
+    assert identity(artifact.manifest) == artifact.hash
+
+
+def test_a_file_cannot_be_built_into(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        build(recipe(), tmp_path / "file", progress=QUIET)
