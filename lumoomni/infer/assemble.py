@@ -146,7 +146,7 @@ def gather(path: Path) -> Parts:
     for name in PARTS:
         owner = next((a for a in line if f"{name}.safetensors" in a.manifest["files"]), None)
         if owner is not None:
-            modules[name] = load_part(owner, name)
+            modules[name] = load_part(owner, name).requires_grad_(False)
             sources[name] = owner.kind
     owners = {
         f: next((a for a in line if f in a.manifest["files"]), None) for f in (TOKENIZER, SETTINGS)

@@ -17,7 +17,7 @@ from lumoomni.data.world.split import rng
 # reading a described scene and repeating words, which both need attention to bind and copy.
 TRAIN_SHARES = {"scene": 0.56, "echo": 0.11, "number": 0.16, "follow": 0.09, "talk": 0.08}
 
-ROW_SHARE = 0.4
+ROW_SHARE = 0.25
 """Share of training speech that is rows of random words."""
 QUESTIONS = 6
 """Questions about each described scene in training."""

@@ -1,0 +1,70 @@
+"""Conversations with media become sequences and batches without losing count."""
+
+import numpy as np
+import pytest
+
+from lumoomni.data.conversation import Layout, Turn, collate
+from lumoomni.data.grouping import LengthGroups
+from lumoomni.data.mixture import TASKS, InstructData, InstructMixture
+from lumoomni.ids import AUDIO_FRAME, IGNORE, IMAGE_PATCH
+from lumoomni.model.audio import feature_count
+from tests.tiny import MEL, text_codec
+
+LAYOUT = Layout(text_codec=text_codec(), template="compact", mel=MEL, image_positions=4)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_counts_its_media_and_supervises_its_answer(task: str) -> None:
+    data = InstructData(InstructMixture(), 0, 32)
+    for index in range(8):
+        example = data.item("train", index, task)
+        made = LAYOUT.encode(example.turns)
+        ids, labels = made.sequence.ids, made.sequence.labels
+        assert np.count_nonzero(ids == IMAGE_PATCH) == 4 * len(made.images)
+        frames = sum(feature_count(len(mel)) for mel in made.mels)
+        assert np.count_nonzero(ids == AUDIO_FRAME) == frames
+        learned = [int(x) for x in labels[labels != IGNORE]]
+        answers = [t.text for t in example.turns if t.role == "assistant"]
+        codec = LAYOUT.text_codec
+        wanted = [i for a in answers for i in (*codec.encode(a), codec.special("<|im_end|>"))]
+        assert learned == wanted
+        assert example.turns[-1].text and example.accepted
+
+
+def test_items_are_pure_functions_of_their_index() -> None:
+    one, two = (InstructData(InstructMixture(), 3, 32) for _ in range(2))
+    for index in (5, 1, 9):
+        a, b = one.item("train", index), two.item("train", index)
+        assert [t.text for t in a.turns] == [t.text for t in b.turns]
+        for x, y in zip(a.turns[0].sounds, b.turns[0].sounds, strict=True):
+            assert np.array_equal(x, y)
+
+
+def test_a_prompt_ends_where_the_answer_begins() -> None:
+    whole = LAYOUT.encode((Turn(role="user", text="a?"), Turn(role="assistant", text="red")))
+    opened = LAYOUT.encode((Turn(role="user", text="a?"),), open_answer=True)
+    count = len(opened)
+    assert whole.sequence.ids[:count].tolist() == opened.sequence.ids.tolist()
+    assert (whole.sequence.labels[:count] == IGNORE).all()
+    assert (whole.sequence.labels[count:] != IGNORE).all()
+
+
+def test_batches_pad_on_the_right() -> None:
+    short = LAYOUT.encode((Turn(role="user", text="a"),))
+    long = LAYOUT.encode((Turn(role="user", text="a large red circle"),))
+    batch = collate([short, long])
+    assert batch.lengths.tolist() == [len(short), len(long)]
+    assert (batch.labels[0, len(short) :] == IGNORE).all()
+    assert batch.pixels is None and batch.mels is None
+    with pytest.raises(ValueError, match="no conversations"):
+        collate([])
+
+
+def test_groups_hold_every_sample_once_and_are_pure() -> None:
+    groups = LengthGroups(lambda i: "x" * (i % 7 + 1) + str(i), batch_size=4, group=3)
+    seen = [sample for index in range(6) for sample in groups.batch(index)]
+    assert len(set(seen)) == 24
+    again = LengthGroups(lambda i: "x" * (i % 7 + 1) + str(i), batch_size=4, group=3)
+    assert again.batch(4) == groups.batch(4)
+    lengths = [len(sample) for sample in groups.batch(0)]
+    assert lengths == sorted(lengths)

@@ -1,0 +1,100 @@
+"""The Python API: turns, media, history, notes, and clear refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lumoomni
+from lumoomni.errors import InputError
+from lumoomni.infer.chat import Choice, Lumo, Reply, SoundChunk, TextDelta
+from tests.tiny import write_model
+
+PICTURE = np.full((40, 50, 3), 200, np.uint8)
+TONE = (np.sin(np.arange(16000) / 20).astype(np.float32) * 0.3, 16000)
+SHORT = Choice(max_new_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def lumo(build: Path) -> Lumo:
+    return lumoomni.load(build)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"text": "what colour is it?"},
+        {"image": PICTURE},
+        {"text": "which?", "image": [PICTURE, PICTURE]},
+        {"audio": TONE},
+        {"text": "hm?", "image": PICTURE, "audio": TONE, "system": "be kind"},
+    ],
+)
+def test_every_mix_is_answered_the_same_way_twice(lumo: Lumo, inputs: dict) -> None:
+    one, two = (lumo.chat(choice=SHORT, **inputs) for _ in range(2))
+    assert one.text == two.text
+    assert [turn.role for turn in one.history] == ["user", "assistant"]
+
+
+def test_streamed_text_is_the_reply_and_speech_comes_with_it(lumo: Lumo) -> None:
+    choice = Choice(max_new_tokens=30, temperature=2.0, seed=4)
+    events = list(lumo.stream("what?", speak=True, choice=choice))
+    reply = events[-1]
+    assert isinstance(reply, Reply) and reply.audio is not None
+    deltas = "".join(e.text for e in events if isinstance(e, TextDelta))
+    assert deltas.strip() == reply.text
+    chunks = [e.samples for e in events if isinstance(e, SoundChunk)]
+    assert np.array_equal(np.concatenate(chunks), reply.audio.samples)
+
+
+def test_history_is_heard(lumo: Lumo) -> None:
+    first = lumo.chat("a large red circle", choice=SHORT)
+    layout = lumo.layout
+    turns = (*first.history, first.history[0])
+    assert len(layout.encode(turns)) > len(layout.encode(first.history))
+    second = lumo.chat("and now?", history=first.history, choice=SHORT)
+    assert len(second.history) == 4
+
+
+def test_the_oldest_turns_give_way_and_it_is_said(lumo: Lumo) -> None:
+    history = lumo.chat("a large red circle above", choice=SHORT).history * 20
+    reply = lumo.chat("what?", history=history, system="stay", choice=SHORT)
+    assert any("oldest turns were left out" in note for note in reply.notes)
+    with pytest.raises(InputError, match=r"positions, \d+ more than the"):
+        lumo.chat("red " * 400, choice=SHORT)
+
+
+def test_long_sound_is_cut_and_the_seconds_are_named(lumo: Lumo) -> None:
+    long = (np.tile(TONE[0], 12), 16000)
+    reply = lumo.chat(audio=long, choice=SHORT)
+    assert any("12.0 s long; only its first 8.0 s" in note for note in reply.notes)
+    silent = lumo.chat(audio=(np.zeros(16000, np.float32), 16000), choice=SHORT)
+    assert "the sound is silent" in silent.notes
+
+
+def test_speech_alone(lumo: Lumo) -> None:
+    audio = lumo.speak("a red circle")
+    assert audio.rate == 16000 and audio.seconds > 0.1
+    assert np.array_equal(np.concatenate(list(lumo.stream_speech("a red circle"))), audio.samples)
+    assert isinstance(lumo.transcribe(audio), str)
+    with pytest.raises(InputError, match="nothing to say"):
+        lumo.speak("?!")
+
+
+def test_what_is_missing_is_named(build: Path, lumo: Lumo, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to answer"):
+        lumo.chat()
+    with pytest.raises(InputError, match="no file"):
+        lumo.chat(image=tmp_path / "none.png")
+    with pytest.raises(InputError, match="change the sampling"):
+        lumo.chat("a", choice=Choice(temperature=-1))
+    blind = lumoomni.load(build / "train_talker")
+    with pytest.raises(InputError, match="image_connector yet"):
+        blind.chat(image=PICTURE)
+    with pytest.raises(InputError, match="no talker yet"):
+        lumoomni.load(build / "pretrain_text").speak("a")

@@ -1,0 +1,164 @@
+"""The loop: one normaliser, exact resume, honest failures."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lumoomni.errors import InputError
+from lumoomni.runtime import Interrupted, Progress
+from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from lumoomni.train.loop import FitSite, LoopConfig, StepLoss, fit
+from lumoomni.train.optim import OptimConfig, Optimizers, rate_at
+
+OPTIM = OptimConfig(lr=1e-2, matrix_lr=0.02, warmup=3)
+
+
+class Toy:
+    """Fit a noisy map; batches hold different numbers of rows, so weights differ."""
+
+    def __init__(self, split: int = 1) -> None:
+        torch.manual_seed(1)
+        self.net = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.2), nn.Linear(8, 1))
+        self.modules: dict[str, nn.Module] = {"net": self.net}
+        self.split = split
+
+    def batch(self, index: int) -> tuple[Tensor, Tensor]:
+        whole, part = divmod(index, self.split)
+        source = torch.Generator().manual_seed(whole)
+        rows = 8 + 4 * (whole % 3)
+        x = torch.randn(rows, 6, generator=source)
+        cut = [0, rows // 4, rows] if self.split == 2 else [0, rows]
+        x = x[cut[part] : cut[part + 1]]
+        return x, x.sum(1, keepdim=True)
+
+    def weight(self, batch: Any) -> float:
+        return float(len(batch[0]))
+
+    def loss(self, batch: Any) -> StepLoss:
+        return StepLoss(((self.net(batch[0]) - batch[1]) ** 2).sum(), {})
+
+
+def site(folder: Path, stop: threading.Event | None = None) -> FitSite:
+    return FitSite(
+        name="toy",
+        work=folder,
+        progress=Progress(silent=True),
+        log=lambda _: None,
+        stop=stop or threading.Event(),
+    )
+
+
+def loop(steps: int, **more: Any) -> LoopConfig:
+    return LoopConfig(steps=steps, batch_size=8, bf16=False, **more)
+
+
+def state(task: Toy) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in task.net.state_dict().items()}
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
+    whole = Toy()
+    fit(whole, loop(20), OPTIM, site(tmp_path / "a"))
+    stop, first = threading.Event(), Toy()
+    original = first.loss
+
+    def stop_at_seven(batch: Any, count: list[int] = [0]) -> StepLoss:  # noqa: B006
+        count[0] += 1
+        if count[0] == 7:
+            stop.set()
+        return original(batch)
+
+    first.loss = stop_at_seven  # type: ignore[method-assign]
+    with pytest.raises(Interrupted, match="after step 7 of 20"):
+        fit(first, loop(20), OPTIM, site(tmp_path / "b", stop))
+    second = Toy()
+    torch.manual_seed(999)
+    fit(second, loop(20), OPTIM, site(tmp_path / "b"))
+    for key, value in state(whole).items():
+        assert torch.equal(state(second)[key], value), key
+
+
+def test_accumulation_is_one_big_batch(tmp_path: Path) -> None:
+    one, two = Toy(), Toy(split=2)
+    for task in (one, two):
+        task.net[1].p = 0.0
+    fit(one, loop(10), OPTIM, site(tmp_path / "a"))
+    fit(two, loop(10, accumulate=2), OPTIM, site(tmp_path / "b"))
+    for key, value in state(one).items():
+        assert torch.allclose(state(two)[key], value, atol=1e-5), key
+
+
+def test_it_learns_and_logs(tmp_path: Path) -> None:
+    task, lines = Toy(), []
+    place = FitSite(
+        name="toy",
+        work=tmp_path,
+        progress=Progress(silent=True),
+        log=lines.append,
+        stop=threading.Event(),
+    )
+    task.net[1].p = 0.0
+    result = fit(task, loop(120), OPTIM, place)
+    assert lines[-1]["step"] == 120 and lines[-1]["loss"] < 0.2 * lines[0]["loss"]
+    assert result.steps == 120 and not task.net.training
+
+
+def test_what_cannot_be_learned_from_stops_the_run(tmp_path: Path) -> None:
+    empty = Toy()
+    empty.weight = lambda _: 0.0  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="every label is masked"):
+        fit(empty, loop(3), OPTIM, site(tmp_path / "a"))
+    broken = Toy()
+    broken.loss = lambda b: StepLoss(broken.net(b[0]).sum() * float("nan"), {})  # type: ignore
+    with pytest.raises(RuntimeError, match="loss became nan"):
+        fit(broken, loop(3), OPTIM, site(tmp_path / "b"))
+    frozen = Toy()
+    frozen.net.requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing would be trained"):
+        fit(frozen, loop(3), OPTIM, site(tmp_path / "c"))
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    fit(Toy(), loop(2), OPTIM, site(tmp_path))
+    other = Toy()
+    other.modules = {"another": other.net}
+    with pytest.raises(RuntimeError, match="other parameters"):
+        fit(other, loop(4), OPTIM, site(tmp_path))
+    (tmp_path / "toy.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="not a usable training checkpoint"):
+        fit(Toy(), loop(4), OPTIM, site(tmp_path))
+
+
+def test_checkpoints_round_trip(tmp_path: Path) -> None:
+    shared = torch.randn(3)
+    made = Checkpoint(
+        5,
+        {"a": shared, "b": shared},
+        {"0.1.step": torch.tensor(2.0)},
+        torch.get_rng_state(),
+        {"k": "v"},
+    )
+    save_checkpoint(tmp_path / "c", made)
+    back = load_checkpoint(tmp_path / "c")
+    assert back.step == 5 and back.meta == {"k": "v"}
+    assert torch.equal(back.model["b"], shared) and torch.equal(back.rng, made.rng)
+
+
+def test_rates_rise_hold_and_fall() -> None:
+    config = OptimConfig(warmup=10, decay_from=0.5, min_ratio=0.1)
+    rates = [rate_at(config, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[10] == rates[50] == 1.0
+    assert rates == sorted(rates[:10]) + rates[10:] and rates[99] < 0.13
+
+
+def test_muon_gets_hidden_matrices_only() -> None:
+    net = nn.ModuleDict({"hidden": nn.Linear(4, 4), "token_table": nn.Embedding(5, 4)})
+    optimizers = Optimizers(net.named_parameters(), OPTIM, {"hidden": 0.5})
+    muon, adam = optimizers.members
+    assert [p.shape for g in muon.param_groups for p in g["params"]] == [torch.Size([4, 4])]
+    assert muon.param_groups[0]["lr"] == pytest.approx(0.01)
+    assert sum(len(g["params"]) for g in adam.param_groups) == 2
