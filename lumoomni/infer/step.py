@@ -83,8 +83,6 @@ def _stamp(thinker: Thinker) -> Tensor:
 
 def fits(thinker: Thinker) -> bool:
     """Whether every module is the plain one, without hooks, so that the weights say it all."""
-    if thinker.smear is not None:
-        return False
     for module in thinker.blocks.modules():
         if module._forward_hooks or module._forward_pre_hooks:
             return False

@@ -117,8 +117,6 @@ class KVCache:
         )
         self.length = 0
         self.valid: Tensor | None = None
-        self.recent: Tensor | None = None
-        """The last input embeddings [B, smear, D], for a Thinker that smears."""
 
     @property
     def columns(self) -> int:

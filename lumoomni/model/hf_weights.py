@@ -261,11 +261,6 @@ def config_to_hf(config: ThinkerConfig, dtype: torch.dtype) -> dict[str, Any]:
 
     Raises InputError for a shape that Qwen3 cannot express.
     """
-    if config.smear:
-        raise InputError(
-            f"Qwen3 mixes no earlier tokens into its embeddings, this Thinker has smear="
-            f"{config.smear}; build it with smear=0 to exchange it"
-        )
     if not config.qk_norm or config.qkv_bias != config.out_bias:
         raise InputError(
             "Qwen3 has QK-norm and biases on all or none of its attention matrices; this Thinker "

@@ -51,13 +51,8 @@ class ThinkerConfig:
     dense_layers: tuple[int, ...] = ()
     max_positions: int = 2048
     dropout: float = 0.0
-    smear: int = 0
-    """How many tokens before each one are mixed into its embedding by a learned map. Qwen3 has
-    none; a small Thinker binds words that stand together ("small red circle") far sooner with 2."""
 
     def __post_init__(self) -> None:
-        if self.smear < 0:
-            raise ValueError(f"smear must not be negative, got {self.smear}")
         for name, value in (
             ("vocab_size", self.vocab_size),
             ("width", self.width),
@@ -117,11 +112,6 @@ class Thinker(nn.Module):
         self.head_table = (
             None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
         )
-        self.smear = (
-            nn.Linear(config.smear * config.width, config.width, bias=False)
-            if config.smear
-            else None
-        )
         self.rope = Rope(config.head_width, config.rope_theta, config.max_positions)
         self.init_weights()
 
@@ -131,8 +121,6 @@ class Thinker(nn.Module):
         if self.head_table is not None:
             nn.init.normal_(self.head_table, std=std)
         nn.init.ones_(self.norm.weight)
-        if self.smear is not None:
-            nn.init.normal_(self.smear.weight, std=std)
         init_blocks(self.blocks, std)
 
     def head_weight(self) -> Tensor:
@@ -179,7 +167,6 @@ class Thinker(nn.Module):
         keys = None if attention is None else attention.keys
         if cache is not None:
             cache.extend(length, keys)
-        inputs_embeds = self._smeared(inputs_embeds, attention, cache)
         rope = self.rope(positions, start, length)
         valid = None
         if cache is not None and cache.valid is not None:
@@ -210,27 +197,6 @@ class Thinker(nn.Module):
                 losses.append(out.aux_loss)
         aux_loss = torch.stack(losses).mean() if losses else None
         return ThinkerOutput(self.norm(x), cache, aux_loss)
-
-    def _smeared(self, x: Tensor, spec: AttentionSpec | None, cache: KVCache | None) -> Tensor:
-        """Add a map of the `smear` embeddings before each position; never across documents."""
-        if self.smear is None:
-            return x
-        reach, length = self.config.smear, x.shape[1]
-        # Padding on the left must look like the nothing before a sequence.
-        real = x if spec is None or spec.keys is None else x * spec.keys[..., None]
-        past = None if cache is None else cache.recent
-        if past is None:
-            past = x.new_zeros(x.shape[0], reach, x.shape[2])
-        joined = torch.cat([past.to(x.dtype), real], 1)
-        before = [joined[:, reach - k : reach - k + length] for k in range(1, reach + 1)]
-        if spec is not None and spec.documents is not None:
-            for k in range(1, reach + 1):
-                same = torch.zeros_like(spec.documents, dtype=torch.bool)
-                same[:, k:] = spec.documents[:, k:] == spec.documents[:, :-k]
-                before[k - 1] = before[k - 1] * same[..., None]
-        if cache is not None:
-            cache.recent = joined[:, -reach:].detach()
-        return x + self.smear(torch.cat(before, -1))
 
     def _positions(
         self, spec: AttentionSpec | None, cache: KVCache | None, batch: int, length: int

@@ -132,39 +132,3 @@ def test_init_keeps_the_residual_stream_small() -> None:
     out = thinker.blocks[0].attention.out.weight  # pyright: ignore
     assert abs(out.std().item() - 0.02 / 4) < 0.0005
     assert abs(thinker.token_table.weight.std().item() - 0.02) < 0.001
-
-
-def smearing() -> Thinker:
-    torch.manual_seed(0)
-    config = ThinkerConfig(
-        vocab_size=40,
-        width=32,
-        layers=2,
-        heads=2,
-        kv_heads=1,
-        head_width=16,
-        ffn_width=48,
-        smear=2,
-    )
-    thinker = Thinker(config).eval()
-    thinker.smear.weight.data.normal_(std=0.5)  # type: ignore[union-attr]
-    return thinker
-
-
-@torch.no_grad()
-def test_smearing_keeps_the_equalities() -> None:
-    """Cached = uncached, left-padded = single, packed = separate, and order matters sooner."""
-    thinker = smearing()
-    ids = torch.randint(40, (1, 9))
-    alone = thinker(thinker.embed(ids)).hidden
-    cache = thinker.new_cache(1, 9)
-    steps = [thinker(thinker.embed(ids[:, t : t + 1]), cache=cache).hidden for t in range(9)]
-    assert torch.allclose(torch.cat(steps, 1), alone, atol=1e-5)
-    keys = torch.tensor([[False] * 3 + [True] * 9])
-    padded = torch.cat([torch.full((1, 3), 7), ids], 1)
-    left = thinker(thinker.embed(padded), attention=AttentionSpec(keys=keys)).hidden
-    assert torch.allclose(left[:, 3:], alone, atol=1e-5)
-    both = torch.cat([torch.randint(40, (1, 5)), ids], 1)
-    documents = torch.tensor([[0] * 5 + [1] * 9])
-    packed = thinker(thinker.embed(both), attention=AttentionSpec(documents=documents)).hidden
-    assert torch.allclose(packed[:, 5:], alone, atol=1e-5)
