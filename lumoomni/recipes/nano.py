@@ -55,7 +55,7 @@ def _pretrain_text() -> PretrainTextConfig:
             max_positions=1024,
         ),
         mel=MEL,
-        loop=LoopConfig(steps=2400, batch_size=32),
+        loop=LoopConfig(steps=2200, batch_size=32),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30),
     )
 
@@ -69,8 +69,9 @@ def _train_audio_encoder() -> TrainAudioEncoderConfig:
             mel_std=2.5,
             encoder=EncoderConfig(width=144, layers=4, heads=3, ffn_width=432),
         ),
-        loop=LoopConfig(steps=1000, batch_size=16),
-        optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
+        frame_weight=0.8,
+        loop=LoopConfig(steps=2200, batch_size=16),
+        optim=OptimConfig(lr=2e-3, matrix_lr=0.015, warmup=40),
     )
 
 
@@ -86,7 +87,7 @@ def _train_vision_encoder() -> TrainVisionEncoderConfig:
             vocab_size=1024,
             encoder=EncoderConfig(width=128, layers=2, heads=4, ffn_width=256),
         ),
-        loop=LoopConfig(steps=500, batch_size=64),
+        loop=LoopConfig(steps=600, batch_size=64),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
     )
 
@@ -118,6 +119,6 @@ def _train_talker() -> TrainTalkerConfig:
 def _instruct() -> InstructConfig:
     return InstructConfig(
         image_side=4,
-        loop=LoopConfig(steps=900, batch_size=32),
+        loop=LoopConfig(steps=1500, batch_size=32),
         optim=OptimConfig(lr=3e-3, matrix_lr=0.02, warmup=40),
     )
