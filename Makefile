@@ -32,8 +32,9 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.torch
 	@touch $@ $(VENV)/.base
 
 demo: $(VENV)/.base  ## build nano until it sees, hears and speaks, then show it
-	$(BIN)/lumo build nano --out runs/nano --until instruct
-	$(BIN)/python examples/demo.py runs/nano
+	@$(BIN)/lumo build nano --out runs/nano --until instruct; built=$$?; \
+	if [ $$built -le 1 ]; then $(BIN)/python examples/demo.py runs/nano; shown=$$?; fi; \
+	[ $$built -eq 0 ] && exit $$shown || exit $$built
 
 demo-full: $(VENV)/.base  ## build every stage of nano, then show it
 	$(BIN)/lumo build nano --out runs/nano

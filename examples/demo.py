@@ -103,7 +103,9 @@ def main() -> int:
         return 2
     build = Path(sys.argv[1])
     try:
-        lumo = lumoomni.load(build)
+        lumo = lumoomni.load(build, unproven=True)
+        for sentence in lumo.parts.unproven:
+            print(f"NOT PROVEN: {sentence}", file=sys.stderr)
         folder = build / SHOW
         folder.mkdir(exist_ok=True)
         shown = [item for part in (look, listen, speak, everything) for item in part(lumo, folder)]

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: "str | Path") -> "Lumo":
+def load(path: "str | Path", *, unproven: bool = False) -> "Lumo":
     """Open a model: a build directory or an artifact directory.
 
+    With `unproven`, stages that failed their gate are used too; `lumo.parts.unproven` names them.
     Raises InputError when it is missing, damaged, from a newer version or failed its gate.
     """
     from lumoomni.infer.chat import Lumo  # torch is loaded only when a model is
 
-    return Lumo.load(path)
+    return Lumo.load(path, unproven=unproven)

@@ -146,6 +146,9 @@ def evaluate(
     model: Annotated[Path, typer.Argument(help="A build directory or an artifact directory.")],
     suite: Annotated[str, typer.Option(help="What to measure.")] = "world",
     n: Annotated[int, typer.Option(help="Items for each measure.")] = 200,
+    unproven: Annotated[
+        bool, typer.Option("--unproven", help="Measure stages that failed their gate too.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure a model on held-out data: every number with its count and 95 % interval."""
@@ -153,7 +156,8 @@ def evaluate(
         from lumoomni.audits.suite import evaluate as run_suite
         from lumoomni.runtime import Progress
 
-        found = run_suite(model, suite=suite, count=n, progress=Progress(silent=as_json))
+        progress = Progress(silent=as_json)
+        found = run_suite(model, suite=suite, count=n, progress=progress, unproven=unproven)
         if as_json:
             print_json(found.to_dict())
         else:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Model = Annotated[Path, typer.Argument(help="A build directory or an artifact directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Unproven = Annotated[
+    bool, typer.Option("--unproven", help="Use stages that failed their gate; says so each time.")
+]
 
 HELP = "commands: /image PATH, /audio PATH, /save PATH, /new, /quit; anything else is said"
 
@@ -49,6 +52,7 @@ def chat(
     top_p: Annotated[float, typer.Option(help="Choose among this much probability.")] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(help="Longest reply.")] = 64,
     seed: Annotated[int, typer.Option(help="Makes sampling repeatable.")] = 0,
+    unproven: Unproven = False,
     as_json: Json = False,
 ) -> None:
     """Talk with a model: text, pictures, sound and video in; text and speech out.
@@ -57,10 +61,9 @@ def chat(
     answered. Text appears as it is generated.
     """
     with verb():
-        import lumoomni
         from lumoomni.infer.chat import Choice
 
-        lumo = lumoomni.load(model)
+        lumo = _load(model, unproven)
         choice = Choice(
             temperature=temperature,
             top_k=top_k,
@@ -83,13 +86,12 @@ def chat(
 def transcribe(
     model: Model,
     files: Annotated[list[Path], typer.Argument(help="Sound files.")],
+    unproven: Unproven = False,
     as_json: Json = False,
 ) -> None:
     """Write down what is said in sound files."""
     with verb():
-        import lumoomni
-
-        lumo = lumoomni.load(model)
+        lumo = _load(model, unproven)
         found = {str(path): lumo.transcribe(path) for path in files}
         if as_json:
             print_json({"transcripts": found})
@@ -102,16 +104,16 @@ def speak(
     model: Model,
     text: Annotated[str, typer.Argument(help="What to say.")],
     out: Annotated[Path, typer.Argument(help="The WAV file to write.")],
+    unproven: Unproven = False,
     as_json: Json = False,
 ) -> None:
     """Say a text in the model's voice, and report how quickly."""
     with verb():
         import numpy as np
 
-        import lumoomni
         from lumoomni.media.audio import Audio, save_wav
 
-        lumo = lumoomni.load(model)
+        lumo = _load(model, unproven)
         began = time.perf_counter()
         chunks, first = [], 0.0
         for chunk in lumo.stream_speech(text):
@@ -134,6 +136,15 @@ def speak(
                 f"{out}: {facts['seconds']} s of speech, made in {total:.2f} s "
                 f"(real-time factor {facts['real_time_factor']}), first sound after {first:.3f} s"
             )
+
+
+def _load(model: Path, unproven: bool) -> "Lumo":
+    import lumoomni
+
+    lumo = lumoomni.load(model, unproven=unproven)
+    for sentence in lumo.parts.unproven:
+        print(f"warning: {sentence}", file=sys.stderr)
+    return lumo
 
 
 def _inputs(

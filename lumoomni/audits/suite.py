@@ -32,15 +32,17 @@ SUITES = ("world",)
 SEED = 0
 
 
-def evaluate(model: Path, *, suite: str, count: int, progress: Progress) -> Report:
+def evaluate(
+    model: Path, *, suite: str, count: int, progress: Progress, unproven: bool = False
+) -> Report:
     """Measure the model at `model`. Raises InputError for an unknown suite or too few items."""
     if suite not in SUITES:
         raise InputError(f"there is no suite {suite!r}; use one of {', '.join(SUITES)}")
     if count < 10:
         raise InputError(f"{count} items are too few to measure anything; ask for 10 or more")
-    lumo = Lumo.load(model)
+    lumo = Lumo.load(model, unproven=unproven)
     metrics: dict[str, Metric] = {}
-    notes: dict[str, str] = {}
+    notes: dict[str, str] = {f"unproven {i}": s for i, s in enumerate(lumo.parts.unproven)}
     steps = (
         ("conversation", ("thinker",), _conversation),
         ("hearing", ("audio",), _hearing),

@@ -19,6 +19,7 @@ from lumoomni.codecs.speech_rvq import SpeechCodec, SpeechCodecConfig
 from lumoomni.codecs.text import TextCodec
 from lumoomni.config import from_dict, to_dict
 from lumoomni.errors import InputError
+from lumoomni.gates import checks_from_dict, judge
 from lumoomni.media.mel import MelConfig
 from lumoomni.model.audio import AudioTower, AudioTowerConfig
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
@@ -68,6 +69,8 @@ class Parts:
     modules: dict[str, nn.Module]
     sources: dict[str, str]
     """Which stage each part came from."""
+    unproven: tuple[str, ...] = ()
+    """One sentence for each stage that is used although it did not pass its gate."""
 
     def need(self, name: str) -> Any:
         """The part. Raises InputError naming the stage that builds it when it is missing."""
@@ -134,13 +137,14 @@ def checked(artifact: Artifact, name: str) -> Path:
     return path
 
 
-def gather(path: Path) -> Parts:
+def gather(path: Path, *, unproven: bool = False) -> Parts:
     """The model in a build directory, or in one artifact and its ancestors.
 
+    With `unproven`, stages that failed their gate are used too, and `Parts.unproven` names them.
     Raises InputError when something is missing, changed, failed its gate, or does not belong.
     """
-    artifact = find_artifact(Path(path))
-    line = lineage(artifact)
+    artifact = find_artifact(Path(path), unproven=unproven)
+    line = lineage(artifact, unproven=unproven)
     modules: dict[str, nn.Module] = {}
     sources: dict[str, str] = {}
     for name in PARTS:
@@ -164,16 +168,17 @@ def gather(path: Path) -> Parts:
         settings=load_settings(settings),
         modules=modules,
         sources=sources,
+        unproven=tuple(_shortfall(one) for one in line if not one.passed),
     )
 
 
-def find_artifact(path: Path) -> Artifact:
-    """The artifact at `path`, or the latest passed one of a build directory."""
+def find_artifact(path: Path, *, unproven: bool = False) -> Artifact:
+    """The artifact at `path`, or the latest passed (or any, if `unproven`) one of a build."""
     if not path.exists():
         raise InputError(f"there is no {path}; give a build directory or an artifact directory")
     recipe = path / "recipe.json"
     if not recipe.is_file():
-        return _passed(open_artifact(path))
+        return _passed(open_artifact(path), unproven)
     try:
         stages = list(json.loads(recipe.read_text())["stages"])
     except (KeyError, TypeError, ValueError) as error:
@@ -181,19 +186,19 @@ def find_artifact(path: Path) -> Artifact:
     for name in reversed(stages):
         if (path / name / "manifest.json").is_file():
             artifact = open_artifact(path / name)
-            if artifact.passed:
+            if artifact.passed or unproven:
                 return artifact
     raise InputError(f"{path} holds no finished stage yet; run `lumo build` first")
 
 
-def lineage(artifact: Artifact) -> list[Artifact]:
+def lineage(artifact: Artifact, *, unproven: bool = False) -> list[Artifact]:
     """The artifact and its ancestors, the latest first; each parent must be the very one named."""
     found: dict[str, Artifact] = {artifact.kind: artifact}
     queue = [artifact]
     while queue:
         child = queue.pop(0)
         for name, wanted in child.manifest["parents"].items():
-            parent = found.get(name) or _passed(open_artifact(child.path.parent / name))
+            parent = found.get(name) or _passed(open_artifact(child.path.parent / name), unproven)
             if parent.hash != wanted:
                 raise InputError(
                     f"{child.path} was made from {name} {wanted[:12]}..., but {parent.path} is "
@@ -210,13 +215,18 @@ def _depth(artifact: Artifact, found: dict[str, Artifact]) -> int:
     return 1 + max((_depth(found[name], found) for name in parents), default=0)
 
 
-def _passed(artifact: Artifact) -> Artifact:
-    if not artifact.passed:
+def _passed(artifact: Artifact, unproven: bool) -> Artifact:
+    if not artifact.passed and not unproven:
         raise InputError(
-            f"{artifact.path} ({artifact.kind}) did not pass its gate and is not used; "
-            "see `lumo status`"
+            f"{artifact.path} ({artifact.kind}) did not pass its gate and is not used; see "
+            "`lumo status`, or use --unproven to try it all the same"
         )
     return artifact
+
+
+def _shortfall(artifact: Artifact) -> str:
+    verdict = judge(artifact.report, checks_from_dict(artifact.manifest["checks"]))
+    return f"{artifact.kind} did not pass its gate: {'; '.join(verdict.failures())}"
 
 
 def _read_json(artifact: Artifact, name: str) -> Any:

@@ -93,9 +93,9 @@ class Lumo:
     _omni: OmniModel | None = field(default=None, repr=False)
 
     @classmethod
-    def load(cls, path: Path | str) -> "Lumo":
+    def load(cls, path: Path | str, *, unproven: bool = False) -> "Lumo":
         """Open a build directory or an artifact directory."""
-        return cls(gather(Path(path)))
+        return cls(gather(Path(path), unproven=unproven))
 
     def chat(self, text: str | None = None, **inputs: Any) -> Reply:
         """Answer once; see `stream` for the inputs."""

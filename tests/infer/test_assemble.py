@@ -97,3 +97,15 @@ def test_weights_that_do_not_fit_are_named(build: Path) -> None:
     data["talker.safetensors"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(InputError, match="stranger"):
         load_part(artifact, "talker")
+
+
+def test_a_failed_stage_can_be_tried_and_says_so(build: Path) -> None:
+    manifest = build / "instruct" / "manifest.json"
+    data = json.loads(manifest.read_text())
+    data["verdict"]["passed"] = False
+    data["checks"][0]["threshold"] = 9.0
+    manifest.write_text(json.dumps(data))
+    parts = gather(build, unproven=True)
+    assert parts.artifact.kind == "instruct"
+    assert parts.unproven == ("instruct did not pass its gate: m is 1 (n=1), but needed >= 9: ",)
+    assert gather(build).unproven == ()
