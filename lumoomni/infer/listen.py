@@ -1,17 +1,23 @@
-"""Transcription: sound to text through the audio tower's CTC head.
+"""Transcription and alignment: sound to text, and text to times, through the CTC head.
 
 Knows: the recogniser's symbols are tokenizer ids of normalised text with a leading space.
 Costs: one mel and one tower forward for a batch of clips.
 """
 
+import itertools
+import re
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from lumoomni.codecs.text import TextCodec
+from lumoomni.data.world.language import normalise
+from lumoomni.data.world.speech import WordTime
 from lumoomni.media.mel import MelConfig, log_mel
-from lumoomni.model.audio import AudioTower, ctc_greedy
+from lumoomni.model.audio import DOWNSAMPLE, AudioTower, ctc_greedy
+
+WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 
 
 @torch.inference_mode()
@@ -27,3 +33,69 @@ def transcribe(
     out = tower(padded, lengths)
     symbols = ctc_greedy(tower.log_probs(out.features), out.lengths)
     return [text_codec.decode(row).strip() for row in symbols]
+
+
+@torch.inference_mode()
+def word_times(
+    tower: AudioTower, text_codec: TextCodec, mel: MelConfig, text: str, samples: np.ndarray
+) -> tuple[WordTime, ...] | None:
+    """When each word of a known text is said, by the recogniser's own best alignment.
+
+    For speech without word times. A word lasts from halfway between the naming of the word before
+    and its own, to halfway to the next. None when the text does not fit into the sound.
+    """
+    spots = [match.span() for match in WORD.finditer(text)]
+    spelled = " " + normalise(text)
+    if not spots or len(spots) != len(spelled.split()):
+        return None
+    symbols = text_codec.encode(spelled)
+    frames = log_mel(torch.from_numpy(samples)[None], mel)
+    out = tower(frames, torch.tensor([frames.shape[1]]))
+    named = ctc_alignment(tower.log_probs(out.features)[0].numpy(), [s + 1 for s in symbols])
+    if named is None:
+        return None
+    # A word is named when its last symbol is.
+    ends = [i for i, (_, end) in enumerate(text_codec.offsets(spelled)) if _is_end(spelled, end)]
+    seconds = DOWNSAMPLE * mel.hop / mel.rate
+    peaks = [(named[i] + 0.5) * seconds for i in ends]
+    if len(peaks) != len(spots):
+        return None
+    middles = [(a + b) / 2 for a, b in itertools.pairwise(peaks)]
+    starts, stops = [0.0, *middles], [*middles, len(samples) / mel.rate]
+    return tuple(
+        WordTime(begin, end, start, stop)
+        for (begin, end), start, stop in zip(spots, starts, stops, strict=True)
+    )
+
+
+def _is_end(spelled: str, end: int) -> bool:
+    return end == len(spelled) or spelled[end] == " "
+
+
+def ctc_alignment(log_probs: np.ndarray, symbols: Sequence[int]) -> list[int] | None:
+    """Viterbi: the first frame of each symbol on the best CTC path through log_probs [F, K].
+
+    Class 0 is the blank. None when there are too few frames.
+    """
+    frames, states = len(log_probs), 2 * len(symbols) + 1
+    classes = np.zeros(states, dtype=np.int64)
+    classes[1::2] = symbols
+    skips = np.zeros(states, dtype=bool)
+    skips[3::2] = classes[3::2] != classes[1:-2:2]
+    best = np.full(states, -np.inf)
+    best[:2] = log_probs[0, classes[:2]]
+    back = np.zeros((frames, states), dtype=np.int64)
+    for t in range(1, frames):
+        one = np.concatenate([[-np.inf], best[:-1]])
+        two = np.where(skips, np.concatenate([[-np.inf, -np.inf], best[:-2]]), -np.inf)
+        choices = np.stack([best, one, two])
+        back[t] = choices.argmax(0)
+        best = choices.max(0) + log_probs[t, classes]
+    state = states - 1 if states == 1 or best[-1] >= best[-2] else states - 2
+    if not np.isfinite(best[state]):
+        return None
+    path = [state]
+    for t in range(frames - 1, 0, -1):
+        path.append(path[-1] - int(back[t, path[-1]]))
+    path.reverse()
+    return [path.index(2 * i + 1) for i in range(len(symbols))]

@@ -23,7 +23,7 @@ from lumoomni.data.sample import Source, SpeechItem
 from lumoomni.data.sources import open_speech
 from lumoomni.gates import Check, Report, wilson
 from lumoomni.infer.assemble import ModelSettings, load_part, load_settings, save_part
-from lumoomni.infer.listen import transcribe
+from lumoomni.infer.listen import transcribe, word_times
 from lumoomni.infer.speech import ReplyStates, reply_states, talk
 from lumoomni.media.audio import Audio, save_wav
 from lumoomni.model.audio import AudioTower
@@ -75,9 +75,10 @@ class TalkerBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Studio:
-    """The frozen parts around the Talker."""
+    """The frozen parts around the Talker; the recogniser aligns speech without word times."""
 
     thinker: Thinker
+    tower: AudioTower
     text_codec: TextCodec
     speech_codec: SpeechCodec
     settings: ModelSettings
@@ -85,10 +86,14 @@ class Studio:
 
 def alignment(studio: Studio, item: SpeechItem, states: ReplyStates, codes: Tensor) -> Line | None:
     """Codes with their owners; None when the utterance has no usable word times."""
+    words = item.words
+    if words is None:
+        mel = studio.settings.mel
+        words = word_times(studio.tower, studio.text_codec, mel, item.text, item.samples)
     found = frame_owners(
         studio.text_codec.offsets(item.text),
         states.spoken.tolist(),
-        item.words or (),
+        words or (),
         frames=len(codes),
         rate=studio.speech_codec.config.frame_rate,
     )
@@ -168,9 +173,12 @@ def run(context: StageContext) -> Report:
     text = context.parents["pretrain_text"]
     thinker = load_part(text, "thinker")
     codec = load_part(context.parents["train_codecs"], "speech_codec")
+    tower = load_part(context.parents["train_audio_encoder"], "audio")
     assert isinstance(thinker, Thinker) and isinstance(codec, SpeechCodec)
+    assert isinstance(tower, AudioTower)
     studio = Studio(
         thinker=freeze(thinker),  # type: ignore[arg-type]
+        tower=freeze(tower),  # type: ignore[arg-type]
         text_codec=TextCodec.load(text.file("tokenizer.json")),
         speech_codec=freeze(codec),  # type: ignore[arg-type]
         settings=load_settings(text),
@@ -187,9 +195,7 @@ def run(context: StageContext) -> Report:
     task = TalkerTask(talker, studio, source, config)
     fit(task, config.loop, config.optim, site_of(context))
     save_part(context.out, "talker", talker)
-    tower = load_part(context.parents["train_audio_encoder"], "audio")
-    assert isinstance(tower, AudioTower)
-    return measure(config, source, studio, talker, tower, context)
+    return measure(config, source, studio, talker, context)
 
 
 def measure(
@@ -197,7 +203,6 @@ def measure(
     source: Source[SpeechItem],
     studio: Studio,
     talker: Talker,
-    tower: AudioTower,
     context: StageContext,
 ) -> Report:
     """Read-back word errors against the right and a wrong text, stops, alignment failures."""
@@ -212,7 +217,7 @@ def measure(
             spoken.append(np.asarray(vocode(mel), dtype=np.float32))
             stopped.append(result.stopped)
             bar.update(1)
-    heard = transcribe(tower, studio.text_codec, studio.settings.mel, spoken)
+    heard = transcribe(studio.tower, studio.text_codec, studio.settings.mel, spoken)
     for i in range(min(4, len(spoken))):
         save_wav(context.out / f"sample_{i}.wav", Audio(spoken[i], studio.settings.mel.rate))
     train = [source.item("train", i) for i in range(100)]
