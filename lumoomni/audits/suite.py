@@ -1,7 +1,7 @@
 """`lumo eval`: every number that a finished model can be asked for, on held-out world data.
 
 Measures, never judges. A part that the model lacks is named in the notes, not skipped silently.
-The independent judge is pocketsphinx with a language model of the world's sentences, when it is
+The independent judge is pocketsphinx with the grammar of the world's captions, when it is
 installed. Costs: minutes for a few hundred items on two cores.
 """
 
@@ -18,10 +18,11 @@ from lumoomni.audits.instructed import (
     share,
     sound_swap,
 )
-from lumoomni.audits.judge import judge_available, judge_hears
+from lumoomni.audits.judge import judge_available, judge_hears, judged_captions
 from lumoomni.audits.speech import derange, word_errors
 from lumoomni.data.mixture import InstructData, InstructMixture
 from lumoomni.data.sources import open_speech
+from lumoomni.data.world.speech import synthesize
 from lumoomni.errors import InputError
 from lumoomni.gates import Metric, Report, bootstrap_mean
 from lumoomni.infer.chat import Lumo
@@ -113,11 +114,12 @@ def _speaking(lumo: Lumo, count: int, metrics: dict[str, Metric], notes: dict[st
     if not judge_available():
         notes["independent judge"] = "not measured: pip install 'lumoomni[judge]' adds pocketsphinx"
         return
-    judged = judge_hears(sounds)
-    metrics["speech.judge_wer"] = word_errors(texts, judged)
-    metrics["speech.judge_wer_wrong_text"] = word_errors(derange(texts), judged)
-    original = judge_hears([source.item("seen", i).samples for i in range(count)])
-    metrics["speech.judge_wer_espeak_itself"] = word_errors(texts, original)
+    captions = judged_captions(SEED, min(count, 40))
+    judged = judge_hears([lumo.speak(text).samples for text in captions])
+    metrics["speech.judge_wer"] = word_errors(captions, judged)
+    metrics["speech.judge_wer_wrong_text"] = word_errors(derange(captions), judged)
+    itself = judge_hears([synthesize(text).samples for text in captions])
+    metrics["speech.judge_wer_espeak_itself"] = word_errors(captions, itself)
 
 
 def _seeing(lumo: Lumo, count: int, metrics: dict[str, Metric], notes: dict[str, str]) -> None:
