@@ -47,7 +47,7 @@ lint: $(VENV)/.dev  ## ruff
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.dev  ## pyright
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 pytest: $(VENV)/.dev  ## tests only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

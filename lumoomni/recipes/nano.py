@@ -24,7 +24,7 @@ from lumoomni.train.loop import LoopConfig
 from lumoomni.train.optim import OptimConfig
 
 MEL = MelConfig(n_mels=80)
-WIDTH = 128
+WIDTH = 192
 
 
 def nano() -> Recipe:
@@ -48,14 +48,14 @@ def _pretrain_text() -> PretrainTextConfig:
             vocab_size=1024,
             width=WIDTH,
             layers=4,
-            heads=4,
-            kv_heads=2,
-            head_width=64,
-            ffn_width=384,
+            heads=6,
+            kv_heads=3,
+            head_width=32,
+            ffn_width=512,
             max_positions=1024,
         ),
         mel=MEL,
-        loop=LoopConfig(steps=2200, batch_size=32),
+        loop=LoopConfig(steps=5000, batch_size=32),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30),
     )
 
