@@ -10,6 +10,8 @@ import typer
 
 from lumoomni.exits import print_json, verb
 
+FORMATS = "txt, jsonl, csv, json, ljspeech or librispeech."
+
 
 def register(app: typer.Typer) -> None:
     """Add the sub-commands."""
@@ -19,13 +21,11 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    layout: Annotated[
-        str, typer.Argument(metavar="FORMAT", help="txt, csv, json, ljspeech or librispeech.")
-    ],
+    layout: Annotated[str, typer.Argument(metavar="FORMAT", help=FORMATS)],
     path: Annotated[Path, typer.Argument(help="The file or folder.")],
     image_root: Annotated[Path | None, typer.Option(help="Where pictures are.")] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, for exact token counts.")
+        Path | None, typer.Option(help="A tokenizer.json, for exact counts.")
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="Count texts longer than this.")] = 512,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -59,4 +59,10 @@ def check(
 def _shown(value: Any) -> str:
     if isinstance(value, (list, tuple)) and value and isinstance(value[0], str):
         return "".join(f"\n  {line}" for line in value)
+    if isinstance(value, (list, tuple)):
+        return " x ".join(map(str, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_shown(part)}" for name, part in value.items())
+    if value is None:
+        return "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

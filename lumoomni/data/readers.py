@@ -1,41 +1,52 @@
-"""Published file layouts to plain rows: text lines, CSV, JSON captions, LJSpeech, LibriSpeech.
+"""Published file layouts to plain rows: text lines, JSONL, CSV, captions, LJSpeech, LibriSpeech.
 
-Knows: the layouts and their usual defects (BOM, CRLF, quoted commas, swapped columns).
-Does not know: whether the media can be decoded; `data/check.py` looks.
+Knows: the layouts and their usual defects (BOM, CRLF, quoted commas, swapped columns, bad lines).
+A row that cannot be used keeps its place and says why in `problem`; nothing is left out here.
+Does not know: whether the media can be decoded; `data/headers.py` and `data/check.py` look.
 Costs: the listing files are read once; media are not opened.
 """
 
 import csv
+import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lumoomni.config import nearest
 from lumoomni.errors import InputError
 
+FOLDERS = ("ljspeech", "librispeech")
+ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+EMPTY = "empty text"
+QUESTIONS, ANSWERS = ("question", "prompt", "instruction"), ("answer", "response", "output")
+
 
 @dataclass(frozen=True)
 class Row:
-    """One sample: its text, its media file if any, and where the row came from."""
+    """One sample: the text that is learned, the turns before it, its media file if any.
+
+    `where` is the place in the listing. `asset` is what must not stand on both sides of a split:
+    the media file relative to the data set, or the words that open the conversation.
+    `problem` says why the row cannot be used; it is empty for a good one.
+    """
 
     text: str
-    media: Path | None
     where: str
-    reply: str = ""
-
-    @property
-    def asset(self) -> str:
-        """What must not be on both sides of a split: the media file, or the text itself."""
-        return str(self.media) if self.media is not None else self.text
+    asset: str
+    media: Path | None = None
+    before: tuple[tuple[str, str], ...] = ()
+    problem: str = ""
 
 
 def read(layout: str, path: Path, root: Path | None = None) -> list[Row]:
     """All rows of a data set. Raises InputError for an unknown layout or an unreadable listing."""
     if layout not in LAYOUTS:
         raise InputError(f"there is no format {layout!r}; {nearest(layout, LAYOUTS)}")
-    path = Path(path)
-    wants_folder = layout in ("ljspeech", "librispeech")
+    path = Path(path).expanduser()
+    wants_folder = layout in FOLDERS
     if not path.exists():
         raise InputError(f"there is no {path}; give the {'folder' if wants_folder else 'file'}")
     if path.is_dir() != wants_folder:
@@ -43,7 +54,9 @@ def read(layout: str, path: Path, root: Path | None = None) -> list[Row]:
         raise InputError(
             f"{path} is {kinds[path.is_dir()]}, but the format {layout} is {kinds[wants_folder]}"
         )
-    rows = LAYOUTS[layout](path, root)
+    if root is not None and not root.expanduser().is_dir():
+        raise InputError(f"there is no folder {root}; give the folder that the files lie in")
+    rows = LAYOUTS[layout](path, root.expanduser() if root else None)
     if not rows:
         raise InputError(f"{path} holds 0 samples in the format {layout}; check path and format")
     return rows
@@ -52,44 +65,78 @@ def read(layout: str, path: Path, root: Path | None = None) -> list[Row]:
 def read_lines(path: Path, root: Path | None) -> list[Row]:
     """One sample a line; a tab parts a question from its answer."""
     rows = []
-    for number, line in enumerate(_text(path).splitlines(), 1):
-        if line.strip():
-            question, tab, reply = line.partition("\t")
-            where = f"{path}:{number}"
-            rows.append(Row(question.strip(), None, where, reply.strip() if tab else ""))
+    for number, line in _lines(path):
+        parts = [part.strip() for part in line.split("\t")]
+        before = (("user", parts[0]),) if len(parts) > 1 else ()
+        problem = f"{len(parts)} fields, needs 1 or 2" if len(parts) > 2 else ""
+        rows.append(_text_row(parts[-1], before, f"{path}:{number}", problem))
+    return rows
+
+
+def read_jsonl(path: Path, root: Path | None) -> list[Row]:
+    """One object a line: {"text"}, {"question", "answer"}, {"messages"} or {"conversations"}."""
+    rows = []
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        try:
+            turns = _turns(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            rows.append(_text_row("", (), where, str(error)))
+            continue
+        rows.append(_text_row(turns[-1][1], turns[:-1], where))
     return rows
 
 
 def read_csv(path: Path, root: Path | None) -> list[Row]:
     """Columns `wav` and `text` in either order; paths are relative to the file."""
-    reader = csv.DictReader(_text(path).splitlines())
-    columns = [name.strip().lower() for name in reader.fieldnames or []]
-    if not {"wav", "text"} <= set(columns):
-        raise InputError(f"{path} has the columns {columns}; it needs a header with wav and text")
-    reader.fieldnames = columns
-    base = root or path.parent
-    return [
-        Row((row["text"] or "").strip(), base / (row["wav"] or "").strip(), f"{path}:{number}")
-        for number, row in enumerate(reader, 2)
-    ]
+    file = io.StringIO(_text(path), newline="")
+    reader = csv.reader(file, strict=True, skipinitialspace=True)
+    rows: list[Row] = []
+    try:
+        columns = [name.strip().lower() for name in next(reader, [])]
+        if not {"wav", "text"} <= set(columns):
+            raise InputError(
+                f"{path} has the columns {columns}; it needs a header with wav and text"
+            )
+        last = reader.line_num
+        for fields in reader:
+            where, last = f"{path}:{last + 1}", reader.line_num
+            if not fields:
+                continue
+            if len(fields) != len(columns):
+                # A comma in an unquoted text would otherwise cut the text without a word.
+                problem = (
+                    f"{len(fields)} fields where the header has {len(columns)}; "
+                    "put quotes around texts that hold commas"
+                )
+                rows.append(Row("", where, where, problem=problem))
+                continue
+            cells = dict(zip(columns, fields, strict=True))
+            rows.append(_media_row(cells["text"], root or path.parent, cells["wav"], where))
+    except csv.Error as error:
+        raise InputError(
+            f"{path}:{reader.line_num} is not valid CSV ({error}); look for a quote that is "
+            "never closed, or that stands inside a quoted text"
+        ) from error
+    return rows
 
 
 def read_captions(path: Path, root: Path | None) -> list[Row]:
     """[{"image": ..., "caption": ...}, ...] as one JSON list or one object a line."""
     text = _text(path)
-    try:
-        if text.lstrip().startswith("["):
-            items = json.loads(text)
-        else:
-            items = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
     base, rows = root or path.parent, []
-    for number, item in enumerate(items):
-        if not isinstance(item, dict) or "image" not in item or "caption" not in item:
-            raise InputError(f"{path}: item {number} has no image and caption: {str(item)[:80]}")
-        where = f"{path}[{number}]"
-        rows.append(Row(str(item["caption"]).strip(), base / str(item["image"]), where))
+    if text.lstrip().startswith("["):
+        try:
+            items = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} is not valid JSON: {error}") from error
+        return [_caption(item, base, f"{path}[{number}]") for number, item in enumerate(items)]
+    for number, line in _lines(path):
+        where = f"{path}:{number}"
+        try:
+            rows.append(_caption(json.loads(line), base, where))
+        except (ValueError, RecursionError) as error:
+            rows.append(Row("", where, where, problem=f"not valid JSON: {error}"))
     return rows
 
 
@@ -99,13 +146,14 @@ def read_ljspeech(path: Path, root: Path | None) -> list[Row]:
     if not listing.is_file():
         raise InputError(f"{path} has no metadata.csv; give the LJSpeech folder itself")
     rows = []
-    for number, line in enumerate(_text(listing).splitlines(), 1):
-        if line.strip():
-            parts = line.split("|")
-            if len(parts) < 2:
-                raise InputError(f"{listing}:{number} has {len(parts)} fields, needs 2 or 3")
-            media = path / "wavs" / f"{parts[0].strip()}.wav"
-            rows.append(Row(parts[-1].strip(), media, f"{listing}:{number}"))
+    for number, line in _lines(listing):
+        name, *texts = line.split("|")
+        where = f"{listing}:{number}"
+        problem = "" if len(texts) in (1, 2) else f"{1 + len(texts)} fields, needs 2 or 3"
+        # Some rows of the published set leave the normalised text out.
+        text = next((text for text in reversed(texts) if text.strip()), "")
+        media = f"wavs/{name.strip()}.wav" if name.strip() else ""
+        rows.append(_media_row(text, path, media, where, problem))
     return rows
 
 
@@ -113,16 +161,16 @@ def read_librispeech(path: Path, root: Path | None) -> list[Row]:
     """speaker/chapter/*.trans.txt, each line an id and its text, beside id.flac."""
     rows = []
     for listing in sorted(path.rglob("*.trans.txt")):
-        for number, line in enumerate(_text(listing).splitlines(), 1):
+        folder = listing.parent.relative_to(path)
+        for number, line in _lines(listing):
             name, _, text = line.strip().partition(" ")
-            if name:
-                media = listing.parent / f"{name}.flac"
-                rows.append(Row(text.strip(), media, f"{listing}:{number}"))
+            rows.append(_media_row(text, path, f"{folder}/{name}.flac", f"{listing}:{number}"))
     return rows
 
 
 LAYOUTS: dict[str, Callable[[Path, Path | None], list[Row]]] = {
     "txt": read_lines,
+    "jsonl": read_jsonl,
     "csv": read_csv,
     "json": read_captions,
     "ljspeech": read_ljspeech,
@@ -130,10 +178,106 @@ LAYOUTS: dict[str, Callable[[Path, Path | None], list[Row]]] = {
 }
 
 
+def printable(text: str) -> str:
+    """Text that can be printed and hashed: bytes of a name that are not UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _text_row(text: str, before: tuple[tuple[str, str], ...], where: str, problem: str = "") -> Row:
+    """The opening words, however spaced or capitalised, keep a conversation on one side."""
+    # A system turn is often the same everywhere and would make one asset of a whole data set.
+    opening = next((said for role, said in before if role != "system"), text)
+    asset = printable(" ".join(opening.split()).casefold()) or where
+    if not problem and not all(said for _, said in before):
+        problem = "empty question"
+    return _judged(Row(text.strip(), where, asset, before=before, problem=problem))
+
+
+def _media_row(text: str, base: Path, name: str, where: str, problem: str = "") -> Row:
+    """Two spellings of one path ("a.wav", "./a.wav") are one asset, wherever the data lies."""
+    name = name.strip()
+    if not name:
+        row = Row(text.strip(), where, printable(where), problem=problem or "no file is named")
+    else:
+        asset = printable(Path(os.path.normpath(name)).as_posix())
+        row = Row(text.strip(), where, asset, base / name, problem=problem)
+    return _judged(row)
+
+
+def _judged(row: Row) -> Row:
+    """The row with what is wrong with its text, and a place that can be printed."""
+    problem = row.problem or ("" if row.text else EMPTY)
+    spoken = (row.text, *(said for _, said in row.before))
+    if not problem and any(said != printable(said) for said in spoken):
+        problem = "half a surrogate pair in the text"
+    return Row(row.text, printable(row.where), row.asset, row.media, row.before, printable(problem))
+
+
+def _caption(item: Any, base: Path, where: str) -> Row:
+    if not isinstance(item, dict) or not {"image", "caption"} <= item.keys():
+        problem = f"no image and caption: {str(item)[:80]}"
+        return Row("", where, where, problem=printable(problem))
+    image, caption = item["image"], item["caption"]
+    if not isinstance(image, str) or not isinstance(caption, str):
+        problem = f"image and caption must be text: {str(item)[:80]}"
+        return Row("", where, where, problem=printable(problem))
+    return _media_row(caption, base, image, where)
+
+
+def _turns(item: Any) -> tuple[tuple[str, str], ...]:
+    """The turns of one JSON object. Raises ValueError, also where the assistant is not last."""
+    if isinstance(item, str):
+        return (("assistant", item.strip()),)
+    if not isinstance(item, dict):
+        raise ValueError(f"needs an object, found {str(item)[:80]}")
+    if "messages" in item or "conversations" in item:
+        listed = item.get("messages", item.get("conversations"))
+        if not isinstance(listed, list) or not listed:
+            raise ValueError("an empty conversation")
+        turns = tuple(_turn(part) for part in listed)
+    elif "text" in item:
+        turns = (("assistant", item["text"]),)
+    else:
+        asked = next((item[key] for key in QUESTIONS if key in item), None)
+        answered = next((item[key] for key in ANSWERS if key in item), None)
+        turns = (("user", asked), ("assistant", answered))
+    if not all(isinstance(said, str) for _, said in turns):
+        raise ValueError(
+            "needs text, or question and answer, or messages, each of them text; "
+            f"found {', '.join(map(str, item))}"
+        )
+    if turns[-1][0] != "assistant":
+        raise ValueError(f"the last turn is the {turns[-1][0]}'s, not the assistant's")
+    return tuple((role, str(said).strip()) for role, said in turns)
+
+
+def _turn(part: Any) -> tuple[str, Any]:
+    """{"role", "content"} or {"from", "value"}."""
+    if not isinstance(part, dict):
+        raise ValueError(f"a turn must be an object, found {str(part)[:80]}")
+    role = part.get("role", part.get("from"))
+    known = {**ROLES, "system": "system"}
+    if not isinstance(role, str) or role not in known:
+        raise ValueError(f"unknown role {role!r}; {nearest(str(role), known)}")
+    return known[role], part.get("content", part.get("value"))
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Numbered lines that are not blank. Only line feeds part them, unlike `str.splitlines`, which
+    also cuts at characters that belong to a text (U+2028, U+0085)."""
+    lines = enumerate(_text(path).split("\n"), 1)
+    return [(number, line) for number, line in lines if line.strip()]
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} is not UTF-8 (byte {error.start:,}: {error.reason}); convert it"
+            f"{printable(str(path))} is not UTF-8 (byte {error.start:,}: {error.reason}); "
+            "convert it"
+        ) from error
+    except OSError as error:
+        raise InputError(
+            f"{printable(str(path))} cannot be read ({error.strerror}); check its permissions"
         ) from error

@@ -2,28 +2,38 @@
 
 A spec is `world` (for speech also `world-narrator`), or `LAYOUT:PATH`, with `?image_root=DIR`
 for pictures. Real data is split by asset: all rows of one file stand on one side.
-Does not know: models. Costs: the listing is read once; media are decoded when they are asked for.
+Does not know: models. Costs: the listing is read once and each media header looked at once (0.1 ms
+a file); media are decoded when they are asked for.
 """
 
-import random
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from lumoomni.data.readers import LAYOUTS, Row, read
+import numpy as np
+
+from lumoomni.data.headers import Kind, header_problem
+from lumoomni.data.readers import Row, printable, read
 from lumoomni.data.sample import PictureItem, Source, SpeechItem, TextItem
 from lumoomni.data.world.source import WorldPictures, WorldSpeech, WorldText
-from lumoomni.data.world.split import share
+from lumoomni.data.world.speech import RATE
+from lumoomni.data.world.split import SPLITS, check_split, rng, share
 from lumoomni.errors import InputError
 from lumoomni.media.audio import load_audio
 from lumoomni.media.image import load_image, resize
+from lumoomni.runtime import Progress
 
 HELD_OUT = 0.05
-MOST_MISSING = 0.05
+MOST_UNUSABLE = 0.05
+REAL_SPLITS = (*SPLITS, "other")
+TEXT_LAYOUTS = ("txt", "jsonl")
+SPEECH_LAYOUTS = ("csv", "ljspeech", "librispeech")
+PICTURE_LAYOUTS = ("json",)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Usable rows by split, in an order that changes with every pass."""
+    """Usable rows by split; training rows come in an order that changes with every pass."""
 
     train: tuple[Row, ...]
     held: tuple[Row, ...]
@@ -32,65 +42,97 @@ class Rows:
 
     def row(self, split: str, index: int) -> Row:
         """The row of an index; training starts over in a new order, held-out rows keep theirs."""
-        if split != "train":
+        if self._side(split) is self.held:
             return self.held[index % len(self.held)]
         turn, place = divmod(index, len(self.train))
-        order = list(range(len(self.train)))
-        random.Random(self.seed * 1_000_003 + turn).shuffle(order)
-        return self.train[order[place]]
+        return self.train[int(_order(self.seed, turn, len(self.train))[place])]
 
     def size(self, split: str) -> int | None:
         """How many rows there are."""
-        return len(self.train if split == "train" else self.held)
+        return len(self._side(split))
+
+    def _side(self, split: str) -> tuple[Row, ...]:
+        check_split(split, REAL_SPLITS)
+        return self.train if split == "train" else self.held
 
 
-def open_rows(spec: str, seed: int, allowed: tuple[str, ...]) -> Rows:
-    """Read a spec. Raises InputError when too much is missing or a side would be empty."""
+@lru_cache(maxsize=8)
+def _order(seed: int, turn: int, count: int) -> np.ndarray:
+    """int64[count]: the order of one pass; kept, since making it costs time for every row."""
+    return rng(seed, "order", turn).permutation(count)
+
+
+def open_rows(spec: str, seed: int, allowed: tuple[str, ...], kind: Kind | None) -> Rows:
+    """Read a spec. Raises InputError when too much is unusable or a side would be empty."""
     layout, _, rest = spec.partition(":")
     if layout not in allowed or not rest:
-        forms = ", ".join(("world", *(f"{name}:PATH" for name in allowed)))
+        worlds = ("world", "world-narrator") if kind == "sound" else ("world",)
+        forms = ", ".join((*worlds, *(f"{name}:PATH" for name in allowed)))
         raise InputError(f"{spec!r} is no source for this; use one of {forms}")
     place, _, root = rest.partition("?image_root=")
     rows = read(layout, Path(place), Path(root) if root else None)
-    usable, problems = [], []
+    usable: list[Row] = []
+    problems: list[str] = []
     for row in rows:
-        if not row.text:
-            problems.append(f"{row.where}: empty text")
-        elif row.media is not None and not row.media.is_file():
-            problems.append(f"{row.where}: no file {row.media}")
+        problem = row_problem(row, kind)
+        if problem:
+            problems.append(problem)
         else:
             usable.append(row)
-    if len(problems) > MOST_MISSING * len(rows):
+    if len(problems) > MOST_UNUSABLE * len(rows):
         raise InputError(
             f"{spec}: {len(problems)} of {len(rows)} rows cannot be used, for example "
             f"{'; '.join(problems[:3])}; run `lumo data check {layout} {place}`"
         )
-    held = [row for row in usable if share("held-out", row.asset) < HELD_OUT]
-    if not held and len({row.asset for row in usable}) > 1:
-        last = min((row.asset for row in usable), key=lambda asset: share("held-out", asset))
-        held = [row for row in usable if row.asset == last]
-    kept = {row.asset for row in held}
-    train = [row for row in usable if row.asset not in kept]
+    if problems:
+        Progress().say(
+            f"{spec}: left out {len(problems)} of {len(rows)} rows, for example {problems[0]}"
+        )
+    train, held = split_by_asset(usable)
     if not train or not held:
         raise InputError(
             f"{spec}: {len(usable)} usable rows give {len(train)} to train on and {len(held)} to "
-            "measure on; both sides need some"
+            "measure on; both sides need some, so give at least two different files or texts"
         )
     return Rows(tuple(train), tuple(held), seed, tuple(problems))
 
 
+def row_problem(row: Row, kind: Kind | None) -> str:
+    """Why a row cannot be used, with its place and file, or an empty string."""
+    if row.problem:
+        return f"{row.where}: {row.problem}"
+    found = header_problem(row.media, kind) if row.media is not None and kind else ""
+    return printable(f"{row.where}: {row.media}: {found}") if found else ""
+
+
+def split_by_asset(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """(train, held): about 5 % of the assets are held out, and each side gets one if there are two.
+
+    A row's side depends on its asset alone, so data added later does not move what was held out.
+    """
+    shares = {row.asset: share("held-out", row.asset) for row in rows}
+    kept = {asset for asset, drawn in shares.items() if drawn < HELD_OUT}
+    if len(shares) > 1 and len(kept) in (0, len(shares)):
+        kept = {min(shares, key=lambda asset: shares[asset])}
+    train = [row for row in rows if row.asset not in kept]
+    return train, [row for row in rows if row.asset in kept]
+
+
 @dataclass(frozen=True)
 class TextRows:
-    """Text files: a line with a tab is a question and its answer, others are read as replies."""
+    """Text files: conversations, and plain texts, which are read as the assistant's."""
 
     rows: Rows
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Rows that were left out, with their places and reasons."""
+        return self.rows.problems
+
     def item(self, split: str, index: int) -> TextItem:
         row = self.rows.row(split, index)
-        if row.reply:
-            turns = (("user", row.text), ("assistant", row.reply))
-            return TextItem(turns, (row.reply,), "pair")
-        return TextItem((("assistant", row.text),), (), "line")
+        turns = (*row.before, ("assistant", row.text))
+        return TextItem(turns, (row.text,) if row.before else (), "pair" if row.before else "line")
 
     def size(self, split: str) -> int | None:
         return self.rows.size(split)
@@ -102,6 +144,11 @@ class SpeechRows:
 
     rows: Rows
     rate: int
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Rows that were left out, with their places and reasons."""
+        return self.rows.problems
 
     def item(self, split: str, index: int) -> SpeechItem:
         row = self.rows.row(split, index)
@@ -119,6 +166,11 @@ class PictureRows:
     rows: Rows
     pixels: int
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Rows that were left out, with their places and reasons."""
+        return self.rows.problems
+
     def item(self, split: str, index: int) -> PictureItem:
         row = self.rows.row(split, index)
         assert row.media is not None
@@ -130,24 +182,26 @@ class PictureRows:
 
 
 def open_text(spec: str, seed: int) -> Source[TextItem]:
-    """`world` or `txt:FILE`."""
-    return WorldText(seed) if spec == "world" else TextRows(open_rows(spec, seed, ("txt",)))
+    """`world`, `txt:FILE` or `jsonl:FILE`."""
+    if spec == "world":
+        return WorldText(seed)
+    return TextRows(open_rows(spec, seed, TEXT_LAYOUTS, None))
 
 
-def open_speech(spec: str, seed: int, rate: int = 16000) -> Source[SpeechItem]:
-    """`world`, `world-narrator`, `csv:FILE`, `ljspeech:DIR` or `librispeech:DIR`."""
+def open_speech(spec: str, seed: int, rate: int = RATE) -> Source[SpeechItem]:
+    """`world`, `world-narrator`, `csv:FILE`, `ljspeech:DIR` or `librispeech:DIR`.
+
+    Raises InputError for another `rate` of the world, which speaks at 16 kHz only.
+    """
     if spec in ("world", "world-narrator"):
+        if rate != RATE:
+            raise InputError(f"the world speaks at {RATE} Hz, not at {rate} Hz; resample its items")
         return WorldSpeech(seed, narrator=spec == "world-narrator")
-    return SpeechRows(open_rows(spec, seed, ("csv", "ljspeech", "librispeech")), rate)
+    return SpeechRows(open_rows(spec, seed, SPEECH_LAYOUTS, "sound"), rate)
 
 
 def open_pictures(spec: str, seed: int, pixels: int) -> Source[PictureItem]:
     """`world` or `json:FILE?image_root=DIR`."""
     if spec == "world":
         return WorldPictures(seed, pixels)
-    return PictureRows(open_rows(spec, seed, ("json",)), pixels)
-
-
-def layouts() -> tuple[str, ...]:
-    """The names of all layouts."""
-    return tuple(LAYOUTS)
+    return PictureRows(open_rows(spec, seed, PICTURE_LAYOUTS, "picture"), pixels)

@@ -1,0 +1,53 @@
+"""Is a media file worth keeping in a listing? A look at its size and header, without decoding.
+
+Knows: sound headers through soundfile, then PyAV; picture headers through Pillow.
+Does not know: whether the whole file decodes; `data/check.py` reads every one to its end.
+Costs: about 0.1 ms a file that the disk cache holds.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import av
+import soundfile
+from av.error import FFmpegError
+from PIL import Image, UnidentifiedImageError
+
+Kind = Literal["sound", "picture"]
+
+
+def header_problem(path: Path, kind: Kind) -> str:
+    """Why the file cannot be used, or an empty string."""
+    try:
+        if not path.is_file():
+            return "there is no such file"
+        if path.stat().st_size == 0:
+            return "the file is empty (0 bytes)"
+        return _sound(path) if kind == "sound" else _picture(path)
+    except (OSError, ValueError) as error:
+        return f"cannot be opened ({error})"
+
+
+def _sound(path: Path) -> str:
+    try:
+        info = soundfile.info(path)
+    except soundfile.LibsndfileError:
+        return _sound_by_av(path)
+    return "" if info.frames > 0 else "holds no samples (0 s of sound)"
+
+
+def _sound_by_av(path: Path) -> str:
+    try:
+        with av.open(path, mode="r") as container:
+            return "" if container.streams.audio else "holds no audio track"
+    except FFmpegError:
+        return "has no sound header that can be read"
+
+
+def _picture(path: Path) -> str:
+    try:
+        # `Image.open` reads the header alone; pixels are decoded when they are asked for.
+        with Image.open(path) as picture:
+            return "" if picture.width * picture.height else "has no pixels"
+    except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        return f"has no picture header that can be read ({type(error).__name__})"
