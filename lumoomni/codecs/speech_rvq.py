@@ -227,7 +227,7 @@ class SpeechCodec(nn.Module):
 class CodecStream:
     """Decodes codes as they arrive; the result does not depend on how they were cut."""
 
-    CHUNK = 8
+    CHUNK = 4
 
     def __init__(self, codec: SpeechCodec) -> None:
         self._codec = codec

@@ -77,9 +77,8 @@ class DataReport:
 
     @property
     def usable(self) -> bool:
-        """Whether few enough samples are broken, and any can be learned from."""
-        few = self.unusable <= self.most_unusable * self.samples
-        return few and self.label_coverage > 0
+        """Whether few enough samples are broken."""
+        return self.unusable <= self.most_unusable * self.samples
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""

@@ -30,7 +30,7 @@ from lumoomni.uti.sequence import end_id
 
 FEATURES_PER_SECOND = 12.5
 DESCRIBE = "Describe the picture."
-FRAMES_AT_ONCE = 8
+FRAMES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,15 +119,15 @@ def test_an_answer_to_another_question_is_no_duplicate(tmp_path: Path) -> None:
 
 def test_sizes_of_pictures(tmp_path: Path) -> None:
     items = []
-    for i, size in enumerate([(40, 30), (8, 6), (100, 20)]):
+    for i, size in enumerate([(40, 60), (8, 6), (100, 20)]):
         Image.new("RGB", size).save(tmp_path / f"{i}.png")
         items.append({"image": f"{i}.png", "caption": f"number {i}"})
     path = tmp_path / "c.json"
     path.write_text(json.dumps(items))
     found = check("json", path).pixels
     assert found is not None
-    assert (found.smallest, found.median, found.largest) == ((6, 8), (30, 40), (20, 100))
+    assert (found.smallest, found.median, found.largest) == ((6, 8), (20, 100), (60, 40))
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:45])
     cut: DataReport = check("json", path)
     assert cut.unreadable == 1 and "1.png is damaged" in cut.unreadable_named[0]
-    assert cut.pixels is not None and cut.pixels.smallest == (30, 40)
+    assert cut.pixels is not None and cut.pixels.smallest == (20, 100)
