@@ -1,7 +1,7 @@
 """A look at a data set before training: what is there, what is broken, what would be lost.
 
 Measures and names; `DataReport.usable` is the only judgement, and its bounds are its fields.
-Costs: every media file is decoded once, about 5 ms a short sound and 10 ms a photograph.
+Costs: every media file is decoded once: 3 ms for six seconds of sound, 6 ms for 800 x 600 pixels.
 """
 
 import itertools
