@@ -57,10 +57,10 @@ def test_splits_keep_their_pairs(index):
 @PLENTY
 @given(indices, splits)
 def test_things_keep_apart_and_inside(index, split):
-    check_layout(make_scene(0, split, index))
+    assert_layout(make_scene(0, split, index))
 
 
-def check_layout(scene: Scene) -> None:
+def assert_layout(scene: Scene) -> None:
     things = scene.things
     assert len({thing.pair for thing in things}) == len(things)
     for i, thing in enumerate(things):
@@ -141,7 +141,7 @@ def test_twin_changes_one_attribute_only(index, split, kind):
         return
     other = twin(scene, index, kind)
     assert other == twin(scene, index, kind)
-    check_layout(other)
+    assert_layout(other)
     changed = [
         name
         for old, new in zip(scene.things, other.things, strict=True)
