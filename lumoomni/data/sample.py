@@ -11,6 +11,7 @@ import numpy as np
 from lumoomni.data.world.scene import Scene
 from lumoomni.data.world.speech import WordTime
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -53,3 +54,12 @@ class Source(Protocol[T_co]):
     def size(self, split: str) -> int | None:
         """How many different items there are; None when unlimited."""
         ...
+
+
+def take(source: Source[T], split: str, count: int) -> list[T]:
+    """The first `count` items of a split, or all of them when there are fewer: none twice.
+
+    Finite data starts over past its end; measuring the same item again would inflate `n`.
+    """
+    size = source.size(split)
+    return [source.item(split, i) for i in range(count if size is None else min(count, size))]

@@ -15,7 +15,7 @@ from lumoomni.audits.text import Ngram, heldout_loss, share_right, vocabulary_ro
 from lumoomni.codecs.text import TextCodec
 from lumoomni.data.conversation import Batch, Encoded, Layout, Turn, collate
 from lumoomni.data.grouping import LengthGroups
-from lumoomni.data.sample import Source, TextItem
+from lumoomni.data.sample import Source, TextItem, take
 from lumoomni.data.sources import open_text
 from lumoomni.data.world.language import exact_match
 from lumoomni.gates import Check, Report, exact
@@ -131,7 +131,7 @@ def measure(
     context: StageContext,
 ) -> Report:
     """Held-out loss beside a 3-gram's, cache equality, exact match; examples go to the artifact."""
-    held = [source.item("seen", i) for i in range(config.eval_items)]
+    held = take(source, "seen", config.eval_items)
     encoded = [encode_item(layout, item) for item in held]
     train = (encode_item(layout, source.item("train", i)) for i in range(10 * config.eval_items))
     trigram = Ngram(3, layout.text_codec.vocab_size).learn(train)

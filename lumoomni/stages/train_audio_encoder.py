@@ -20,7 +20,7 @@ from lumoomni.codecs.text import TextCodec
 from lumoomni.data.align import symbol_frames, token_starts
 from lumoomni.data.conversation import audio_positions, pad_mels
 from lumoomni.data.grouping import LengthGroups
-from lumoomni.data.sample import Source, SpeechItem
+from lumoomni.data.sample import Source, SpeechItem, take
 from lumoomni.data.sources import open_speech
 from lumoomni.data.world.language import normalise
 from lumoomni.data.world.speech import WordTime
@@ -226,7 +226,7 @@ def measure(
     if config.data == "world":
         groups |= {"unseen": "hearing.wer_unheard_voices", "other": "hearing.wer_other_family"}
     for split, name in groups.items():
-        items = [source.item(split, i) for i in range(config.eval_items)]
+        items = take(source, split, config.eval_items)
         heard = transcribe_items(tower, codec, mel, items)
         metrics[name] = word_errors([item.text for item in items], heard)
     train = [source.item("train", i) for i in range(config.eval_items)]

@@ -17,7 +17,7 @@ from lumoomni.codecs.speech_rvq import SpeechCodec, SpeechCodecConfig
 from lumoomni.codecs.text import TextCodec
 from lumoomni.codecs.vocoder import vocode
 from lumoomni.data.conversation import pad_mels
-from lumoomni.data.sample import Source, SpeechItem
+from lumoomni.data.sample import Source, SpeechItem, take
 from lumoomni.data.sources import open_speech
 from lumoomni.data.world.split import rng
 from lumoomni.gates import Check, Metric, Report, bootstrap_ratio, exact
@@ -133,7 +133,7 @@ def measure(
     context: StageContext,
 ) -> Report:
     """Gain over the mean predictor, code use, and word errors before and after."""
-    items = [source.item("seen", i) for i in range(config.eval_items)]
+    items = take(source, "seen", config.eval_items)
     mels = [item_mel(item, mel) for item in items]
     mean = torch.cat(mels).mean(0)
     base, left, codes, rebuilt = [], [], [], []

@@ -19,7 +19,7 @@ from lumoomni.codecs.text import TextCodec
 from lumoomni.codecs.vocoder import vocode
 from lumoomni.data.align import frame_owners
 from lumoomni.data.grouping import LengthGroups
-from lumoomni.data.sample import Source, SpeechItem
+from lumoomni.data.sample import Source, SpeechItem, take
 from lumoomni.data.sources import open_speech
 from lumoomni.gates import Check, Report, wilson
 from lumoomni.infer.assemble import ModelSettings, load_part, load_settings, save_part
@@ -206,7 +206,7 @@ def measure(
     context: StageContext,
 ) -> Report:
     """Read-back word errors against the right and a wrong text, stops, alignment failures."""
-    items = [source.item("seen", i) for i in range(config.eval_items)]
+    items = take(source, "seen", config.eval_items)
     texts = [item.text for item in items]
     states = reply_states(studio.thinker, studio.text_codec, studio.settings.template, texts)
     spoken, stopped = [], []
