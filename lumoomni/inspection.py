@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lumoomni.artifacts import MANIFEST, Artifact, Problem, open_artifact, verify
+from lumoomni.config import canonical_json
 from lumoomni.errors import InputError
 from lumoomni.gates import checks_from_dict, judge
 

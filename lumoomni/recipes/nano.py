@@ -111,7 +111,7 @@ def _train_talker() -> TrainTalkerConfig:
             head_width=32,
             ffn_width=448,
         ),
-        loop=LoopConfig(steps=1300, batch_size=16),
+        loop=LoopConfig(steps=1800, batch_size=16),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.01, warmup=30),
     )
 
