@@ -336,7 +336,7 @@ def _lock(out: Path) -> Iterator[None]:
     with (out / "build.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             raise InputError(
                 f"another build (process {file.read().strip() or 'unknown'}) is working in {out}; "
