@@ -9,11 +9,9 @@ its config. Dates, machines and paths are recorded beside it and never enter the
 
 import datetime
 import errno
-import glob
 import hashlib
 import json
 import os
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +20,11 @@ from typing import Any
 from lumoomni.config import canonical_json, config_hash, to_dict
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Report, Verdict, checks_from_dict, checks_to_dict, judge
-from lumoomni.runtime import atomic_write_json, disk_full, environment, sync_folder
+from lumoomni.runtime import atomic_write_json, disk_full, environment
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+TEMPORARY = ".tmp-"
 RECORDS = ("log.jsonl",)
 
 
@@ -108,29 +107,15 @@ def open_artifact(path: Path) -> Artifact:
                 f"{path} was written with schema {schema}, this version reads up to {SCHEMA}; "
                 "upgrade lumoomni"
             )
-        _demand(manifest)
+        identity(manifest)
+        Report.from_dict(manifest["report"])
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{manifest_path} is damaged ({error!r}); "
-            f"build the stage again with --force {path.name}"
+            f"{manifest_path} is damaged ({error!r}); build the stage again"
         ) from error
     return Artifact(path, manifest)
-
-
-def _demand(manifest: dict[str, Any]) -> None:
-    """Touch all that readers rely on. Raises KeyError, TypeError or ValueError if it is not so."""
-    identity(manifest)
-    Report.from_dict(manifest["report"])
-    checks_from_dict(manifest["checks"])
-    for part, key in (("config_hash", str), ("parents", dict), ("seed", int), ("kind", str)):
-        if not isinstance(manifest[part], key):
-            raise TypeError(f"{part} is {manifest[part]!r}")
-    if not isinstance(manifest["verdict"]["passed"], bool):
-        raise TypeError(f"the verdict is {manifest['verdict']['passed']!r}")
-    float(manifest["seconds"])
-    canonical_json(manifest["config"])
 
 
 def verify(artifact: Artifact) -> tuple[Problem, ...]:
@@ -181,8 +166,8 @@ class ArtifactWriter:
     def __init__(self, final: Path) -> None:
         self.final = Path(final)
         self.final.parent.mkdir(parents=True, exist_ok=True)
-        recover(self.final)
-        self.folder = self.final.parent / f".{self.final.name}.tmp-{os.getpid()}"
+        _sweep(self.final)
+        self.folder = self.final.parent / f".{self.final.name}{TEMPORARY}{os.getpid()}"
         self.folder.mkdir()
 
     def __enter__(self) -> "ArtifactWriter":
@@ -227,11 +212,11 @@ class ArtifactWriter:
         try:
             atomic_write_json(self.folder / MANIFEST, manifest)
             _sync(self.folder)
-            _replace(self.folder, self.final)
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise disk_full(self.final.parent) from error
+                raise disk_full(self.final.parent, 0) from error
             raise
+        _replace(self.folder, self.final)
         return Artifact(self.final, manifest)
 
     def _files(self) -> dict[str, dict[str, Any]]:
@@ -250,15 +235,11 @@ def _replace(new: Path, final: Path) -> None:
     if final.exists():
         aside = final.parent / f".{final.name}.old-{os.getpid()}"
         os.replace(final, aside)  # noqa: PTH105
-        try:
-            os.replace(new, final)  # noqa: PTH105
-        except OSError:
-            aside.rename(final)
-            raise
+        os.replace(new, final)  # noqa: PTH105
         shutil.rmtree(aside)
     else:
         os.replace(new, final)  # noqa: PTH105
-    sync_folder(final.parent)
+    _sync_folder(final.parent)
 
 
 def _sync(folder: Path) -> None:
@@ -266,25 +247,26 @@ def _sync(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    sync_folder(folder)
+    _sync_folder(folder)
 
 
-def recover(final: Path) -> None:
-    """Remove what dead writers left, and put back an old artifact that one had set aside.
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
-    Only folders named as a writer names them are touched.
-    """
-    mine = re.compile(rf"\.{re.escape(final.name)}\.(?P<what>tmp|old)-(?P<pid>\d+)")
-    for path in sorted(final.parent.glob(f".{glob.escape(final.name)}.*-*")):
-        found = mine.fullmatch(path.name)
-        if found is None or not path.is_dir():
+
+def _sweep(final: Path) -> None:
+    """Remove what dead writers left, and put back an old artifact that one had set aside."""
+    for path in final.parent.glob(f".{final.name}.*"):
+        owner = path.name.rpartition("-")[2]
+        if owner.isdigit() and _alive(int(owner)) and int(owner) != os.getpid():
             continue
-        pid = int(found["pid"])
-        if pid != os.getpid() and _alive(pid):
-            continue
-        if found["what"] == "old" and not final.exists():
-            path.rename(final)
-        else:
+        if path.name.startswith(f".{final.name}.old-") and not final.exists():
+            os.replace(path, final)  # noqa: PTH105
+        elif path.is_dir():
             shutil.rmtree(path)
 
 

@@ -4,7 +4,6 @@ Knows: the mapping from exceptions to one sentence on stderr and an exit code. C
 """
 
 import contextlib
-import errno
 import json
 import sys
 from collections.abc import Iterator
@@ -18,11 +17,7 @@ from lumoomni.runtime import Interrupted
 
 @contextlib.contextmanager
 def verb() -> Iterator[None]:
-    """Wrap a command's body.
-
-    A file that the system refuses (no permission, disk full, name too long) is bad input too; a
-    closed pipe is left to typer, which ends quietly.
-    """
+    """Wrap a command's body."""
     try:
         yield
     except InputError as error:
@@ -31,11 +26,6 @@ def verb() -> Iterator[None]:
         _leave(f"gate failed: {error}", 1)
     except (Interrupted, KeyboardInterrupt):
         _leave("stopped; run the same command to continue", 130)
-    except OSError as error:
-        if error.errno in (None, errno.EPIPE):
-            raise
-        place = f"{error.filename}: " if error.filename else ""
-        _leave(f"error: {place}{error.strerror}; nothing saved so far is lost", 2)
 
 
 def _leave(message: str, code: int) -> None:

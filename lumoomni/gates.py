@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 Op = Literal[">=", "<=", ">", "<", "=="]
 Z95 = 1.959964
@@ -73,12 +73,6 @@ class Check:
     min_n: int = 1
     times: str | None = None
     bound: Literal["value", "low", "high"] = "value"
-
-    def __post_init__(self) -> None:
-        if self.op not in get_args(Op):
-            raise ValueError(f"a check compares by one of {get_args(Op)}, got {self.op!r}")
-        if self.bound not in ("value", "low", "high"):
-            raise ValueError(f"a check looks at value, low or high, got {self.bound!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,13 +152,10 @@ def _judge_one(report: Report, check: Check) -> CheckResult:
         value = {"value": metric.value, "low": metric.low, "high": metric.high}[check.bound]
         if value is None:
             reason = "has no confidence interval"
-        elif not (math.isfinite(value) and math.isfinite(metric.value)):
-            odd = metric.value if math.isfinite(value) else value
-            reason, value = f"is {odd}, not a number", None
-        elif n < max(1, check.min_n):
-            reason = f"was measured on {n} items, needed at least {max(1, check.min_n)}"
-    if not math.isfinite(limit):
-        reason = reason or f"is held against {limit}, which is no limit"
+        elif not math.isfinite(value):
+            reason, value = f"is {value}, not a number", None
+        elif n < check.min_n:
+            reason = f"was measured on {n} items, needed at least {check.min_n}"
     passed = not reason and value is not None and _holds(value, check.op, limit)
     return CheckResult(check=check, passed=passed, value=value, limit=limit, n=n, reason=reason)
 
@@ -184,12 +175,7 @@ def _safe(value: Any) -> Any:
 
 
 def wilson(successes: int, n: int) -> Metric:
-    """A share with Wilson's 95 % interval (doi 10.1080/01621459.1927.10502953); NaN for n = 0.
-
-    Raises ValueError when there are more successes than trials, or fewer than none.
-    """
-    if not 0 <= successes <= n:
-        raise ValueError(f"{successes} successes of {n} trials cannot be")
+    """A share with Wilson's 95 % interval (doi 10.1080/01621459.1927.10502953); NaN for n = 0."""
     if n == 0:
         return Metric(value=math.nan, n=0)
     share = successes / n

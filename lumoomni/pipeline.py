@@ -20,20 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from lumoomni import config as configs
-from lumoomni.artifacts import (
-    MANIFEST,
-    Artifact,
-    ArtifactWriter,
-    check_files,
-    open_artifact,
-    recover,
-)
+from lumoomni.artifacts import Artifact, ArtifactWriter, check_files, open_artifact
 from lumoomni.config import canonical_json, config_hash, nearest, to_dict
 from lumoomni.errors import GateFailure, InputError
 from lumoomni.gates import Check, Report, checks_from_dict, checks_to_dict, judge
-from lumoomni.runtime import Interrupted, Progress, atomic_write_json, atomic_write_text
+from lumoomni.runtime import Progress, atomic_write_json, atomic_write_text
 
-SCHEMA = 1
 RECIPE_FILE = "recipe.json"
 LOG_FILE = "log.jsonl"
 
@@ -114,38 +106,21 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """The resolved recipe: every setting of every stage."""
         return {
-            "schema": SCHEMA,
+            "schema": 1,
             "recipe": self.name,
             "seed": self.seed,
             "stages": {stage.name: to_dict(stage.config) for stage in self.stages},
         }
 
     def with_settings(self, data: dict[str, Any]) -> "Recipe":
-        """This recipe with the settings of a saved `to_dict`.
-
-        Raises InputError when they differ in more than values, or are from a newer version.
-        """
-        schema, seed, saved = data.get("schema"), data.get("seed", 0), data.get("stages")
-        if type(schema) is not int or type(seed) is not int or not isinstance(saved, dict):
-            raise InputError(
-                f"a saved recipe has a whole schema and seed and an object of stages, this one of "
-                f"{self.name} has {schema!r}, {seed!r} and {type(saved).__name__}"
-            )
-        if schema > SCHEMA:
-            raise InputError(
-                f"the saved recipe has schema {schema}, this version reads up to {SCHEMA}; "
-                "upgrade lumoomni"
-            )
-        for name in saved:
-            self.stage(name)
-        missing = [name for name in self.names() if name not in saved]
-        if missing:
-            raise InputError(f"the saved recipe of {self.name} lacks {', '.join(missing)}")
-        stages = tuple(
-            replace(s, config=configs.from_dict(type(s.config), saved[s.name], where=s.name))
-            for s in self.stages
-        )
-        return replace(self, stages=stages, seed=seed)
+        """This recipe with the settings of a saved `to_dict`. Raises InputError when they differ
+        in more than values."""
+        stages = []
+        for name, settings in data["stages"].items():
+            stage = self.stage(name)
+            config = configs.from_dict(type(stage.config), settings, where=name)
+            stages.append(replace(stage, config=config))
+        return replace(self, stages=tuple(stages), seed=int(data.get("seed", 0)))
 
 
 def build(
@@ -160,25 +135,18 @@ def build(
     """Run the recipe into `out`; what stands and is unchanged is kept.
 
     Raises GateFailure at the first stage whose numbers fall short, InputError when another build
-    works in `out` or it holds another recipe, Interrupted when stopped.
+    works in `out`, Interrupted when stopped.
     """
     progress, stop = progress or Progress(), stop or threading.Event()
     forced = {recipe.stage(name).name for name in force}
     last = recipe.names().index(recipe.stage(until).name) if until else len(recipe.stages) - 1
-    wanted = recipe.stages[: last + 1]
-    late = sorted(forced - {stage.name for stage in wanted})
-    if late:
-        raise InputError(f"--force {late[0]} is never reached: it comes after --until {until}")
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a directory to build into")
     done: dict[str, Artifact] = {}
     with _lock(out):
-        _refuse_another_recipe(recipe, out)
         atomic_write_json(out / RECIPE_FILE, recipe.to_dict())
-        for stage in wanted:
-            if stop.is_set():
-                raise Interrupted(f"stopped before {stage.name}")
+        for stage in recipe.stages[: last + 1]:
             parents = {name: done[name] for name in stage.parents}
             kept = None if stage.name in forced else find_current(stage, out, parents, recipe.seed)
             if kept is not None:
@@ -195,19 +163,9 @@ def build(
 def find_current(
     stage: Stage, out: Path, parents: dict[str, Artifact], seed: int
 ) -> Artifact | None:
-    """The stage's artifact if it is intact and was made from just this config and these parents.
-
-    Raises InputError when what stands there is no artifact that this version can read: it may be
-    somebody's work, so it is replaced on --force alone.
-    """
-    recover(out / stage.name)
-    if not (out / stage.name).exists():
+    """The stage's artifact if it is intact and was made from just this config and these parents."""
+    if not (out / stage.name).is_dir():
         return None
-    if not (out / stage.name / MANIFEST).is_file():
-        raise InputError(
-            f"{out / stage.name} is in the way: it has no {MANIFEST}, so it is no artifact; "
-            f"move it away, or replace it with --force {stage.name}"
-        )
     artifact = open_artifact(out / stage.name)
     wanted = {name: parent.hash for name, parent in parents.items()}
     same = (
@@ -217,27 +175,6 @@ def find_current(
         and artifact.manifest["checks"] == _checks_data(stage)
     )
     return artifact if same and not check_files(artifact) else None
-
-
-def _refuse_another_recipe(recipe: Recipe, out: Path) -> None:
-    """Two recipes share stage names, so one would replace the other's artifacts."""
-    path = out / RECIPE_FILE
-    if not path.is_file():
-        return
-    try:
-        data = json.loads(path.read_text())
-        there, schema = data["recipe"], int(data["schema"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged ({error!r}); delete it to build here") from error
-    if schema > SCHEMA:
-        raise InputError(
-            f"{path} was written with schema {schema}, this version reads up to {SCHEMA}; "
-            "upgrade lumoomni"
-        )
-    if there != recipe.name:
-        raise InputError(
-            f"{out} holds a build of {there}, not of {recipe.name}; give another --out"
-        )
 
 
 def _checks_data(stage: Stage) -> list[dict[str, Any]]:
@@ -336,7 +273,7 @@ def _lock(out: Path) -> Iterator[None]:
     with (out / "build.lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError:
             file.seek(0)
             raise InputError(
                 f"another build (process {file.read().strip() or 'unknown'}) is working in {out}; "

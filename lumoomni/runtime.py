@@ -87,31 +87,18 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         os.replace(temporary, path)  # noqa: PTH105 - the name says what matters
-        temporary = None
-        sync_folder(path.parent)
     except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
         if error.errno == errno.ENOSPC:
             raise disk_full(path.parent, len(data)) from error
         raise
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a directory last through a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def disk_full(folder: Path, needed: int = 0) -> InputError:
-    """The sentence for a full disk; `needed` bytes could not be written (0: not known)."""
-    size = f" (could not write {needed:,} bytes)" if needed else ""
+def disk_full(folder: Path, needed: int) -> InputError:
+    """The sentence for a full disk."""
     return InputError(
-        f"the disk that holds {folder} is full{size}; "
+        f"the disk that holds {folder} is full (could not write {needed:,} bytes); "
         "free some space and run the same command again, nothing saved so far is lost"
     )
 
@@ -135,8 +122,7 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        # Not print: a signal may arrive inside a print, and a buffer cannot be entered twice.
-        os.write(2, b"stopping after this step (again to kill)\n")
+        print("stopping after this step (again to kill)", file=sys.stderr, flush=True)
 
     if threading.current_thread() is not threading.main_thread():
         yield stop
