@@ -178,10 +178,24 @@ def stepper(thinker: Thinker, cache: KVCache, compiled: bool = False) -> Callabl
     if compiled:
         if not fits(thinker):
             raise ValueError("a Thinker with wrapped modules or hooks cannot take a compiled step")
-        return StaticStep(thinker, cache)
+        return _mixed(thinker, cache, StaticStep(thinker, cache))
     if fits(thinker):
-        return CachedStep(thinker, cache)
+        return _mixed(thinker, cache, CachedStep(thinker, cache))
     return lambda x: thinker(x[:, None], cache=cache).hidden[:, 0]
+
+
+def _mixed(
+    thinker: Thinker, cache: KVCache, step: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """A step of the blocks alone, with the short convolution before it if the Thinker has one."""
+    if thinker.short_conv is None:
+        return step
+
+    def mixed(x: Tensor) -> Tensor:
+        positions = None if cache.valid is None else cache.lengths()[:, None]
+        return step(thinker.mix(x[:, None], cache, positions)[:, 0])
+
+    return mixed
 
 
 class Chooser:

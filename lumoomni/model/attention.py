@@ -106,7 +106,8 @@ class KVCache:
 
     All sequences share the column counter `length`; `valid` [B, S] marks real columns when some
     sequences are left-padded and is None when every column is real. `positions` [B] (or the int
-    `length`) is the next rotary position of each sequence.
+    `length`) is the next rotary position of each sequence. `tail` is what a short convolution
+    remembers: the last embeddings [B, taps, D].
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class KVCache:
         )
         self.length = 0
         self.valid: Tensor | None = None
+        self.tail: Tensor | None = None
 
     @property
     def columns(self) -> int:
@@ -181,6 +183,16 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(config.heads * config.head_width, config.width, bias=config.out_bias)
         self.q_norm = nn.Parameter(torch.ones(config.head_width)) if config.qk_norm else None
         self.k_norm = nn.Parameter(torch.ones(config.head_width)) if config.qk_norm else None
+
+    @torch.no_grad()
+    def match_keys(self) -> None:
+        """Start each key head as a copy of the first query head that reads it.
+
+        Equal inputs then match before anything is learned (in the spirit of arXiv 2305.09828).
+        """
+        heads, kv, width = self.config.heads, self.config.kv_heads, self.config.head_width
+        rows = self.qkv.weight[: (heads + kv) * width].view(heads + kv, width, -1)
+        rows[heads:] = rows[:heads : heads // kv]
 
     def head_scale(self) -> Tensor | None:
         """Norm weights laid out per head [H + Hkv, K], so that q and k are normed in one pass."""

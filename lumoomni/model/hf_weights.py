@@ -105,7 +105,15 @@ def save_thinker(thinker: Thinker, folder: Path, dtype: torch.dtype | None = Non
 
 
 def pieces(config: ThinkerConfig, *, stacked: bool) -> list[Piece]:
-    """Every checkpoint tensor of a model; `stacked` is the layout of experts as one tensor."""
+    """Every checkpoint tensor of a model; `stacked` is the layout of experts as one tensor.
+
+    Raises InputError for a Thinker with a short convolution, which no Qwen3 checkpoint can hold.
+    """
+    if config.short_conv:
+        raise InputError(
+            f"this Thinker has a short convolution of {config.short_conv} taps and Qwen3 has 0; "
+            "save it as an artifact, or train one with thinker.short_conv=0 to export it"
+        )
     plan = [Piece("model.embed_tokens.weight", "token_table.weight")]
     for layer in range(config.layers):
         theirs, ours = f"model.layers.{layer}.", f"blocks.{layer}."

@@ -22,6 +22,7 @@ from lumoomni.model.attention import (
 from lumoomni.model.layers import Block, BlockConfig, BlockOutput, init_blocks
 from lumoomni.model.moe import MoEConfig
 from lumoomni.model.norm import RMSNorm, Rope
+from lumoomni.model.short_conv import ShortConv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,8 @@ class ThinkerConfig:
     """Shape of a Thinker, with the choices of Qwen3 (arXiv 2505.09388) as defaults.
 
     `window` limits how far the layers from `window_from` on can read back (the query included).
-    `moe` replaces the feed-forward of every layer except `dense_layers`.
+    `moe` replaces the feed-forward of every layer except `dense_layers`. `short_conv` is how many
+    earlier embeddings each position carries along; Qwen3 has none.
     """
 
     vocab_size: int
@@ -49,6 +51,7 @@ class ThinkerConfig:
     window_from: int = 0
     moe: MoEConfig | None = None
     dense_layers: tuple[int, ...] = ()
+    short_conv: int = 0
     max_positions: int = 2048
     dropout: float = 0.0
 
@@ -61,6 +64,8 @@ class ThinkerConfig:
         ):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.short_conv < 0:
+            raise ValueError(f"short_conv must be at least 0, got {self.short_conv}")
         if self.rope_theta <= 0:
             raise ValueError(f"rope_theta must be positive, got {self.rope_theta}")
         self.block(0)  # raises for a shape that no layer can have
@@ -107,6 +112,7 @@ class Thinker(nn.Module):
         super().__init__()
         self.config = config
         self.token_table = nn.Embedding(config.vocab_size, config.width)
+        self.short_conv = ShortConv(config.width, config.short_conv) if config.short_conv else None
         self.blocks = nn.ModuleList(Block(config.block(i)) for i in range(config.layers))
         self.norm = RMSNorm(config.width, config.norm_eps)
         self.head_table = (
@@ -116,12 +122,20 @@ class Thinker(nn.Module):
         self.init_weights()
 
     def init_weights(self, std: float = 0.02) -> None:
-        """N(0, std), residual outputs by 1/sqrt(2 L) smaller (GPT-2's rule); norms at one."""
+        """N(0, std), residual outputs by 1/sqrt(2 L) smaller (GPT-2's rule); norms at one.
+
+        Keys start equal to queries, so that attention begins by matching like with like.
+        """
         nn.init.normal_(self.token_table.weight, std=std)
         if self.head_table is not None:
             nn.init.normal_(self.head_table, std=std)
         nn.init.ones_(self.norm.weight)
+        if self.short_conv is not None:
+            self.short_conv.init_weights()
         init_blocks(self.blocks, std)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.attention.match_keys()
 
     def head_weight(self) -> Tensor:
         """[V, D]: the head's own table, or the token table when tied."""
@@ -146,6 +160,18 @@ class Thinker(nn.Module):
             head_width=config.head_width,
             like=self.token_table.weight,
         )
+
+    def mix(self, x: Tensor, cache: KVCache | None, positions: Tensor | None) -> Tensor:
+        """Embeddings [B, T, D] with the short convolution applied, if there is one.
+
+        Call once per position and in order: a given cache remembers the last embeddings.
+        """
+        if self.short_conv is None:
+            return x
+        mixed, tail = self.short_conv(x, None if cache is None else cache.tail, positions)
+        if cache is not None:
+            cache.tail = tail
+        return mixed
 
     def forward(
         self,
@@ -183,7 +209,7 @@ class Thinker(nn.Module):
             )
             for window in {self.config.layer_window(i) for i in range(self.config.layers)}
         }
-        x, losses = inputs_embeds, []
+        x, losses = self.mix(inputs_embeds, cache, positions), []
         for i, block in enumerate(self.blocks):
             mask = masks[self.config.layer_window(i)]
             cached = None if cache is None else cache.store[i]

@@ -55,6 +55,7 @@ def _pretrain_text() -> PretrainTextConfig:
             kv_heads=2,
             head_width=64,
             ffn_width=1024,
+            short_conv=3,
             tied=False,
         ),
         mel=MEL,

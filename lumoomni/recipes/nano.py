@@ -52,6 +52,7 @@ def _pretrain_text() -> PretrainTextConfig:
             kv_heads=3,
             head_width=32,
             ffn_width=512,
+            short_conv=3,
             max_positions=1024,
         ),
         mel=MEL,

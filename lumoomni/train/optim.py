@@ -15,7 +15,10 @@ import torch
 from torch import nn
 
 # Embedding tables and output heads are 2-D too, but their rows are independent symbols: AdamW.
-NOT_MATRICES = ("table", "embed", "head", "ctc", "codebook", "position", "latents", "cls", "probe")
+NOT_MATRICES = (
+    *("table", "embed", "head", "ctc", "codebook", "position", "latents", "cls", "probe"),
+    "short_conv",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ SHAPE = {
 }
 MOE = MoEConfig(experts=4, active=2, ffn_width=16)
 KINDS = [{}, {"window": 4}, {"qk_norm": False, "qkv_bias": True}, {"moe": MOE}, {"tied": False}]
+KINDS += [{"short_conv": 3}]
 
 
 def make(**changes: object) -> Thinker:
@@ -75,7 +76,7 @@ def test_greedy_equals_repeated_whole_forwards(changes: dict) -> None:
     assert (produced - hidden[:, 5:-1]).abs().max() < TOLERANCE
 
 
-@pytest.mark.parametrize("changes", [{}, {"window": 4}])
+@pytest.mark.parametrize("changes", [{}, {"window": 4}, {"short_conv": 3}])
 def test_left_padded_batch_equals_each_alone(changes: dict) -> None:
     thinker = make(**changes)
     prompts = [ids_of(1, 9), ids_of(1, 9)[:, 5:], ids_of(1, 9)[:, 8:]]
@@ -103,6 +104,15 @@ def test_a_cache_that_forgets_is_caught(flat: bool, monkeypatch: pytest.MonkeyPa
             cache.store[:, :, :, :, 2] = 0
 
     monkeypatch.setattr(KVCache, "extend", forgetful)
+    assert cached_equals_uncached(thinker, ids_of(2, 14)) > 0.01
+
+
+def test_a_forgotten_tail_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The audit must fail when the short convolution loses what stood before."""
+    thinker = make(short_conv=3)
+    assert thinker.short_conv is not None
+    whole = thinker.short_conv.forward
+    monkeypatch.setattr(thinker.short_conv, "forward", lambda x, _, positions: whole(x, None))
     assert cached_equals_uncached(thinker, ids_of(2, 14)) > 0.01
 
 

@@ -39,7 +39,9 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max())
 
 
-@pytest.mark.parametrize("changes", [{}, {"window": 5}, {"qk_norm": False, "qkv_bias": True}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"window": 5}, {"qk_norm": False, "qkv_bias": True}, {"short_conv": 3}]
+)
 @pytest.mark.parametrize("cut", [1, 4, 9])
 @torch.no_grad()
 def test_cached_chunks_equal_one_forward(changes: dict, cut: int) -> None:
@@ -52,7 +54,7 @@ def test_cached_chunks_equal_one_forward(changes: dict, cut: int) -> None:
     assert difference(torch.cat(parts, 1), thinker(x).hidden) < TOLERANCE
 
 
-@pytest.mark.parametrize("changes", [{}, {"window": 4}])
+@pytest.mark.parametrize("changes", [{}, {"window": 4}, {"short_conv": 3}])
 @torch.no_grad()
 def test_left_padding_with_a_cache_equals_each_sequence_alone(changes: dict) -> None:
     thinker = make(**changes)
@@ -78,9 +80,10 @@ def test_right_padding_equals_each_sequence_alone() -> None:
     assert difference(hidden[1:, :4], thinker(x[1:, :4]).hidden) < TOLERANCE
 
 
+@pytest.mark.parametrize("changes", [{}, {"short_conv": 3}])
 @torch.no_grad()
-def test_packed_documents_equal_separate_and_leak_nothing() -> None:
-    thinker = make()
+def test_packed_documents_equal_separate_and_leak_nothing(changes: dict) -> None:
+    thinker = make(**changes)
     x = thinker.embed(ids_of(1, 12))
     documents = torch.tensor([[0] * 5 + [1] * 4 + [2] * 3])
     spec = AttentionSpec(documents=documents)
@@ -92,6 +95,19 @@ def test_packed_documents_equal_separate_and_leak_nothing() -> None:
     changed[:, :5] = torch.randn(1, 5, 32)
     leak = difference(thinker(changed, attention=spec).hidden[:, 5:], packed[:, 5:])
     assert leak == 0.0
+
+
+@torch.no_grad()
+def test_short_conv_carries_the_three_before() -> None:
+    conv = make(short_conv=3).short_conv
+    assert conv is not None
+    x = torch.eye(5)[None, :, :, None].expand(1, 5, 5, 32).flatten(2)  # each input in channels apart
+    conv.weight = torch.nn.Parameter(conv.weight[:, :1].expand(3, 160).clone())
+    mixed, tail = conv(x)
+    weights = mixed.view(5, 5, 32)[..., 0]
+    assert torch.allclose(weights[4], torch.tensor([0.0, 0.4, 0.6, 0.8, 1.0]))
+    assert torch.allclose(weights[1], torch.tensor([0.8, 1.0, 0.0, 0.0, 0.0]))
+    assert torch.equal(tail, x[:, 2:])
 
 
 @torch.no_grad()
@@ -132,3 +148,8 @@ def test_init_keeps_the_residual_stream_small() -> None:
     out = thinker.blocks[0].attention.out.weight  # pyright: ignore
     assert abs(out.std().item() - 0.02 / 4) < 0.0005
     assert abs(thinker.token_table.weight.std().item() - 0.02) < 0.001
+
+
+def test_keys_start_equal_to_the_queries_that_read_them() -> None:
+    rows = make().blocks[0].attention.qkv.weight.view(8, 8, 32)  # pyright: ignore
+    assert torch.equal(rows[4], rows[0]) and torch.equal(rows[5], rows[2])
