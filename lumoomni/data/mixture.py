@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lumoomni.data.conversation import Example, Turn
-from lumoomni.data.sample import PictureItem, Source, SpeechItem, TextItem
+from lumoomni.data.sample import PictureItem, Source, SpeechItem, TextItem, take
 from lumoomni.data.sources import open_pictures, open_speech, open_text
 from lumoomni.data.world.questions import description, visual_question
 from lumoomni.data.world.scene import Scene, draw, make_scene
@@ -84,6 +84,10 @@ class InstructData:
             "spoken_look": self._spoken_look,
             "text": self._plain,
         }[task](split, index, stream)
+
+    def pictures(self, count: int) -> list[PictureItem]:
+        """The first training pictures with their captions (fewer if there are fewer)."""
+        return take(self._pictures, "train", count)
 
     def scene(self, split: str, index: int) -> Scene:
         """The scene that the picture tasks show at this index."""

@@ -192,7 +192,7 @@ class SelfAttention(nn.Module):
         """
         heads, kv, width = self.config.heads, self.config.kv_heads, self.config.head_width
         rows = self.qkv.weight[: (heads + kv) * width].view(heads + kv, width, -1)
-        rows[heads:] = rows[:heads : heads // kv]
+        rows[heads:] = rows[: heads : heads // kv]
 
     def head_scale(self) -> Tensor | None:
         """Norm weights laid out per head [H + Hkv, K], so that q and k are normed in one pass."""

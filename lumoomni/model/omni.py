@@ -76,7 +76,7 @@ class OmniModel(nn.Module):
         if self.audio is None or self.audio_connector is None:
             raise ValueError("this model has no audio tower and connector, but a sound came")
         out = self.audio(mels, mel_lengths)
-        return self.audio_connector(out.features[out.mask])
+        return self.audio_connector.speech(out.features, out.mask)
 
     def embed(self, inputs: OmniInputs) -> Tensor:
         """ids and media -> [B, T, D]. Raises ValueError when counts do not meet."""

@@ -24,7 +24,8 @@ class VisionTowerConfig:
     encoder: EncoderConfig
     stem: Literal["patch", "conv"] = "patch"
     """`patch` cuts the picture as ViT does; `conv` is a pyramid of stride-2 3x3 convolutions with
-    residual blocks, which learns fine shapes in far fewer steps (arXiv 2106.14881)."""
+    residual blocks, which learns fine shapes in far fewer steps (arXiv 2106.14881); its CLS vector
+    then starts from the strongest response of each channel anywhere."""
     stem_depth: int = 2
 
     def __post_init__(self) -> None:
@@ -67,7 +68,10 @@ class VisionTower(nn.Module):
                 f"this vision tower reads [B, 3, {size}, {size}], got {list(pixels.shape)}"
             )
         x = self.patches(pixels).flatten(2).transpose(1, 2)
-        x = torch.cat([self.cls.expand(len(x), 1, -1), x], 1) + self.positions
+        cls = self.cls.expand(len(x), 1, -1)
+        if self.config.stem == "conv":
+            cls = cls + x.amax(1, keepdim=True)
+        x = torch.cat([cls, x], 1) + self.positions
         x = self.encoder(x)
         return VisionFeatures(x[:, 0], x[:, 1:])
 

@@ -56,7 +56,7 @@ def _pretrain_text() -> PretrainTextConfig:
             max_positions=1024,
         ),
         mel=MEL,
-        loop=LoopConfig(steps=5000, batch_size=32),
+        loop=LoopConfig(steps=2200, batch_size=32),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30),
     )
 
@@ -82,14 +82,16 @@ def _train_vision_encoder() -> TrainVisionEncoderConfig:
             image_size=64,
             patch=8,
             stem="conv",
-            encoder=EncoderConfig(width=128, layers=2, heads=4, ffn_width=256),
+            encoder=EncoderConfig(width=128, layers=1, heads=4, ffn_width=256),
         ),
         heads=CaptionHeadsConfig(
             vocab_size=1024,
-            encoder=EncoderConfig(width=128, layers=2, heads=4, ffn_width=256),
+            encoder=EncoderConfig(width=128, layers=1, heads=4, ffn_width=256),
+            places_layers=1,
         ),
-        loop=LoopConfig(steps=1200, batch_size=64),
-        optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
+        words_weight=2.0,
+        loop=LoopConfig(steps=700, batch_size=64),
+        optim=OptimConfig(lr=5e-3, matrix_lr=0.02, warmup=30),
     )
 
 

@@ -37,7 +37,7 @@ from lumoomni.gates import Check, Metric, Report, exact
 from lumoomni.infer.assemble import load_part, load_settings, save_part
 from lumoomni.infer.listen import transcribe
 from lumoomni.infer.speech import reply_states, talk
-from lumoomni.media.image import save_png
+from lumoomni.media.image import normalise, save_png
 from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
 from lumoomni.model.omni import OmniInputs, OmniModel
@@ -49,6 +49,7 @@ from lumoomni.train.freeze import fingerprint, freeze
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.loss import lm_loss
 from lumoomni.train.optim import OptimConfig
+from lumoomni.train.warm_start import start_ears, start_eyes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,10 @@ class InstructConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     thinker_rate: float = 0.5
     """The Thinker's learning rates as a share of the connectors'."""
+    warm_start_items: int = 800
+    """Pictures that the image connector is first fitted to; 0 starts both connectors at random."""
+    spell: bool = True
+    """Let the audio connector also say what the recogniser hears, as soft text."""
     eval_items: int = 200
     min_seen: float = 0.95
     min_unseen: float = 0.85
@@ -112,7 +117,11 @@ def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
     eyes = LinearConnectorConfig(
         source_width=vision.config.encoder.width, target_width=width, side=config.image_side
     )
-    ears = LinearConnectorConfig(source_width=audio.config.encoder.width, target_width=width)
+    ears = LinearConnectorConfig(
+        source_width=audio.config.encoder.width,
+        target_width=width,
+        symbols=audio.config.symbols + 1 if config.spell else 0,
+    )
     return OmniModel(
         thinker,
         vision=vision,
@@ -120,6 +129,22 @@ def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
         audio=audio,
         audio_connector=LinearConnector(ears),
     )
+
+
+def warm_start(model: OmniModel, data: InstructData, layout: Layout, count: int) -> None:
+    """Fit the connectors in closed form to the Thinker's embeddings, before any training."""
+    if count == 0:
+        return
+    assert model.vision is not None and model.image_connector is not None
+    assert model.audio is not None and model.audio_connector is not None
+    table = model.thinker.token_table.weight.detach()
+    pictures, codec = data.pictures(count), layout.text_codec
+    pixels = normalise([picture.image for picture in pictures])
+    captions = [codec.encode(" " + picture.caption) for picture in pictures]
+    start_eyes(model.image_connector, model.vision, table, pixels, captions)
+    model.image_connector.scale_places(float(table.square().mean().sqrt()))
+    if model.audio_connector.spell is not None:
+        start_ears(model.audio_connector, model.audio, table)
 
 
 def run(context: StageContext) -> Report:
@@ -142,6 +167,7 @@ def run(context: StageContext) -> Report:
     data = InstructData(config.mixture, context.seed, model.vision.config.image_size)
     plain = [layout.encode(data.item("seen", i, "text").turns) for i in range(config.eval_items)]
     before = heldout_loss(model.thinker, plain)
+    warm_start(model, data, layout, config.warm_start_items)
     groups = LengthGroups(
         lambda i: layout.encode(data.item("train", i).turns),
         batch_size=config.loop.batch_size,

@@ -43,6 +43,8 @@ class TrainVisionEncoderConfig:
     contrast_weight: float = 0.3
     words_weight: float = 0.5
     places_weight: float = 1.0
+    told_share: float = 0.5
+    """Share of captions predicted word after word; the others are predicted all at once."""
     probe_train: int = 1500
     probe_test: int = 400
     min_recall: float = 0.90
@@ -106,7 +108,8 @@ class CaptionTask:
         texts = heads.text(batch.ids, batch.mask)
         contrast = heads.contrast(heads.image(features.cls), texts, batch.same)
         words = heads.words(features.cls, batch.ids, batch.mask)
-        places = heads.places(features.patches, batch.ids, batch.mask)
+        told = torch.rand(len(batch.ids)) < config.told_share
+        places = heads.places(features.patches, batch.ids, batch.mask, told)
         total = (
             config.contrast_weight * contrast
             + config.words_weight * words
@@ -128,10 +131,18 @@ def run(context: StageContext) -> Report:
     heads = CaptionHeads(
         replace(config.heads, vocab_size=vocabulary_rows(codec)), config.vision.encoder.width
     )
+    heads.expect(common_ids(codec, source))
     task = CaptionTask(tower, heads, source, codec, config)
     fit(task, config.loop, config.optim, site_of(context))
     save_part(context.out, "vision", tower)
     return measure(config, source, codec, tower, heads, context)
+
+
+def common_ids(codec: TextCodec, source: Source[PictureItem], most: int = 500) -> Tensor:
+    """All ids of the first captions, for the frequencies that the heads start from."""
+    count = min(most, source.size("train") or most)
+    rows = [codec.encode(" " + source.item("train", i).caption) for i in range(count)]
+    return torch.tensor([token for row in rows for token in row])
 
 
 @torch.inference_mode()

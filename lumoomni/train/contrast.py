@@ -2,7 +2,7 @@
 
 Knows: two-way sigmoid contrast (arXiv 2303.15343); predicting which words a caption has (a bag of
 words, arXiv 2411.03313); predicting each word at its place, all in parallel, from the patches
-(arXiv 2306.07915), which teaches what is where.
+or one after the other (arXiv 2306.07915), which teaches what is where.
 Does not know: pictures or towers; it sees embeddings and ids. Thrown away after training.
 Costs: B x B similarities, one map to the vocabulary, and a two-layer reader of the patches.
 """
@@ -28,7 +28,7 @@ class CaptionHeadsConfig:
 
 
 class PlaceReader(nn.Module):
-    """One layer: place queries read the patches, then each other."""
+    """One layer: place queries read the patches, then the places before them."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -44,7 +44,9 @@ class PlaceReader(nn.Module):
         query = self.read_norm(x)
         x = x + self.read(query, patches, patches, need_weights=False)[0]
         query = self.mix_norm(x)
-        x = x + self.mix(query, query, query, need_weights=False)[0]
+        length = x.shape[1]
+        later = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+        x = x + self.mix(query, query, query, need_weights=False, attn_mask=later)[0]
         return x + self.mlp(x)
 
 
@@ -62,6 +64,7 @@ class CaptionHeads(nn.Module):
         self.text_map = nn.Linear(width, config.shared_width, bias=False)
         self.image_map = nn.Linear(image_width, config.shared_width, bias=False)
         self.word_head = nn.Linear(image_width, config.vocab_size)
+        self.told_table = nn.Embedding(config.vocab_size, image_width)
         self.place_table = nn.Parameter(torch.randn(config.max_tokens, image_width) * 0.2)
         self.readers = nn.ModuleList(
             PlaceReader(image_width, 4) for _ in range(config.places_layers)
@@ -70,8 +73,21 @@ class CaptionHeads(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.3))
         self.bias = nn.Parameter(torch.tensor(-10.0))
         nn.init.normal_(self.token_table.weight, std=0.02)
+        nn.init.normal_(self.told_table.weight, std=0.2)
         positions = sinusoids(config.max_tokens, width) * 0.02
         self.register_buffer("positions", positions, persistent=False)
+
+    @torch.no_grad()
+    def expect(self, ids: Tensor) -> None:
+        """Start both word predictors from how often each id [K] was seen in captions.
+
+        Learning the vocabulary's frequencies from a thousand equal guesses costs the first fifty
+        updates and swamps the optimiser's second moments for as long again (LOG.md).
+        """
+        counts = torch.bincount(ids, minlength=self.config.vocab_size).float()
+        guess = ((counts + 0.01) / (counts + 0.01).sum()).log()
+        self.word_head.bias.copy_(guess)
+        self.place_head.bias.copy_(guess)
 
     def text(self, ids: Tensor, mask: Tensor) -> Tensor:
         """ids [B, T], mask [B, T] -> unit vectors [B, S]."""
@@ -99,9 +115,18 @@ class CaptionHeads(nn.Module):
         counts = torch.zeros_like(logits).scatter_add_(1, ids, mask.to(logits.dtype))
         return -(F.log_softmax(logits, -1) * counts / counts.sum(1, keepdim=True)).sum()
 
-    def places(self, patches: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Cross-entropy of each caption word from patches [B, N, D]; mean a caption, summed."""
+    def places(
+        self, patches: Tensor, ids: Tensor, mask: Tensor, told: Tensor | None = None
+    ) -> Tensor:
+        """Cross-entropy of each caption word from patches [B, N, D]; mean a caption, summed.
+
+        `told` [B] is True for captions whose earlier words may be read (predicted in order);
+        the others are predicted blindly, all words at once (None: all of them).
+        """
         x = self.place_table[: ids.shape[1]].expand(len(ids), -1, -1)
+        if told is not None:
+            before = F.pad(self.told_table(ids[:, :-1]), (0, 0, 1, 0))
+            x = x + before * told[:, None, None]
         for reader in self.readers:
             x = reader(x, patches)
         logits = self.place_head(x).float().transpose(1, 2)

@@ -7,7 +7,7 @@ from lumoomni.ids import AUDIO_FRAME, IMAGE_PATCH
 from lumoomni.model.audio import AudioTower, ctc_greedy, ctc_needs, feature_count
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
 from lumoomni.model.omni import OmniInputs, OmniModel, scatter
-from lumoomni.model.vision import VisionTower, VisionTowerConfig
+from lumoomni.model.vision import VisionFeatures, VisionTower, VisionTowerConfig
 from tests.tiny import modules, text_codec
 
 PARTS = modules(text_codec())
@@ -70,6 +70,7 @@ def test_the_connector_pools_where_things_are() -> None:
     connector = LinearConnector(LinearConnectorConfig(source_width=32, target_width=8, side=2))
     tower: VisionTower = PARTS["vision"]  # type: ignore[assignment]
     features = tower(torch.randn(1, 3, 32, 32))
+    connector.scale_places(0.0)
     corner = features.patches[0].view(4, 4, 32)[:2, 2:].mean((0, 1))
     assert torch.allclose(connector.picture(features)[0, 1], connector(corner), atol=1e-5)
     odd = LinearConnector(LinearConnectorConfig(source_width=32, target_width=8, side=3))
@@ -126,3 +127,35 @@ def test_parts_that_do_not_meet_are_refused() -> None:
     blind = OmniModel(PARTS["thinker"])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no vision tower"):
         blind.image_features(torch.zeros(1, 3, 32, 32))
+
+
+@torch.no_grad()
+def test_places_say_row_and_column() -> None:
+    connector = LinearConnector(LinearConnectorConfig(source_width=4, target_width=8, side=3))
+    connector.scale_places(0.5)
+    flat = VisionFeatures(torch.zeros(1, 4), torch.zeros(1, 9, 4))
+    places = (connector.picture(flat)[0] - connector.project.bias).view(3, 3, 8)
+    row_step, column_step = places[1] - places[0], places[:, 1] - places[:, 0]
+    assert torch.allclose(row_step[0], row_step[2], atol=1e-5)
+    assert torch.allclose(column_step[0], column_step[2], atol=1e-5)
+    assert float(row_step.abs().max()) > 0.1
+    assert abs(float(connector.row_table.square().mean().sqrt()) - 0.5) < 1e-4  # pyright: ignore
+
+
+@torch.no_grad()
+def test_spelled_frames_come_first_and_none_is_lost() -> None:
+    connector = LinearConnector(LinearConnectorConfig(source_width=3, target_width=3, symbols=3))
+    assert connector.spell is not None and connector.symbol_table is not None
+    connector.spell.weight.copy_(torch.eye(3) * 50)
+    connector.spell.bias.zero_()
+    connector.symbol_table.copy_(torch.tensor([[0.0] * 3, [10.0, 0, 0], [20.0, 0, 0]]))
+    connector.project.weight.zero_()
+    connector.project.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
+    blank, one, two = torch.eye(3)
+    clips = torch.stack(
+        [torch.stack([blank, one, one, blank, two]), torch.stack([two, blank, two, one, one])]
+    )
+    mask = torch.tensor([[True] * 5, [True, True, True, False, False]])
+    out = connector.speech(clips, mask)
+    assert out[:, 0].tolist() == [10.0, 20.0, 0.0, 0.0, 0.0, 20.0, 20.0, 0.0]
+    assert out[:, 1].tolist() == [1.0] * 8

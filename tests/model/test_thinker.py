@@ -101,13 +101,13 @@ def test_packed_documents_equal_separate_and_leak_nothing(changes: dict) -> None
 def test_short_conv_carries_the_three_before() -> None:
     conv = make(short_conv=3).short_conv
     assert conv is not None
-    x = torch.eye(5)[None, :, :, None].expand(1, 5, 5, 32).flatten(2)  # each input in channels apart
+    x = torch.eye(5)[None, :, :, None].expand(1, 5, 5, 32).flatten(2)  # each in its own channels
     conv.weight = torch.nn.Parameter(conv.weight[:, :1].expand(3, 160).clone())
-    mixed, tail = conv(x)
+    mixed, tail_now = conv(x)
     weights = mixed.view(5, 5, 32)[..., 0]
     assert torch.allclose(weights[4], torch.tensor([0.0, 0.4, 0.6, 0.8, 1.0]))
     assert torch.allclose(weights[1], torch.tensor([0.8, 1.0, 0.0, 0.0, 0.0]))
-    assert torch.equal(tail, x[:, 2:])
+    assert torch.equal(tail_now, x[:, 2:])
 
 
 @torch.no_grad()

@@ -94,8 +94,9 @@ def caption(
 ) -> str:
     """Words for a scene that state every attribute.
 
-    "canonical" is the one caption of a scene, the same in every run. The other styles put an
-    opening before it; with a generator they also tell half of the relations from the other side.
+    "canonical" is the one caption of a scene, the same in every run: the upper or left one of two
+    things comes first, as one reads, so that a picture decides every word of it. The other styles
+    put an opening before it; with a generator they tell half of the relations from the other side.
     Raises InputError for an unknown style and for an empty scene.
     """
     if style not in OPENINGS:
@@ -105,7 +106,10 @@ def caption(
     names = [noun(thing) for thing in scene.things]
     relation = scene.relation
     if relation is not None:
-        if style != "canonical" and generator is not None and generator.random() < 0.5:
+        turned = relation in ("below", "right of")
+        if style != "canonical":
+            turned = generator is not None and generator.random() < 0.5
+        if turned:
             names, relation = names[::-1], INVERSE[relation]
         body = f"{names[0]} {RELATION_PHRASES[relation]} {names[1]}"
     elif len(names) == 1:

@@ -268,6 +268,22 @@ def _place_as(
     return _fallback(radii, wanted)
 
 
+def dye(scene: Scene, stream: np.random.Generator) -> Scene:
+    """The scene in inks that have no name: only shapes, sizes and places are still told by words.
+
+    The names of its colours no longer hold. Inks stay clear of the dull ground.
+    """
+    things = []
+    for thing in scene.things:
+        while True:
+            ink = stream.integers(0, 256, size=3)
+            if np.abs(ink - 153).max() > 70:
+                break
+        tint = tuple(int(v) for v in ink - np.array(RGB[thing.colour]))
+        things.append(replace(thing, tint=tint))
+    return replace(scene, things=tuple(things))
+
+
 def draw(scene: Scene, size: int = 64) -> np.ndarray:
     """The picture, uint8[size, size, 3], with anti-aliased edges."""
     canvas = _background(scene.key, size)

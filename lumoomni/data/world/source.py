@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from lumoomni.data.sample import PictureItem, SpeechItem, TextItem
 from lumoomni.data.world.dialogues import scene_talk, text_sample
 from lumoomni.data.world.language import caption
-from lumoomni.data.world.scene import draw, make_scene
+from lumoomni.data.world.scene import draw, dye, make_scene
 from lumoomni.data.world.sentences import sentence, training_row
 from lumoomni.data.world.speech import NARRATOR, augment, synthesize, voice
-from lumoomni.data.world.split import rng
+from lumoomni.data.world.split import COLOURS, rng
 
 # Held-out items come as the world makes them; training sees more of what is slow to learn:
 # reading a described scene and repeating words, which both need attention to bind and copy.
@@ -21,6 +21,12 @@ ROW_SHARE = 0.25
 """Share of training speech that is rows of random words."""
 QUESTIONS = 4
 """Questions about each described scene in training."""
+SINGLE_SHARE = 0.4
+"""Share of training pictures of one thing, on top of those the world has: which word belongs to
+what is seen there is never in doubt."""
+DYED_SHARE = 0.3
+"""Share of training pictures in inks without a name, captioned without colours: no shape can then
+be guessed from a colour, which is what fails on pairs that training never shows."""
 
 
 @dataclass(frozen=True)
@@ -75,17 +81,21 @@ class WorldSpeech:
 
 @dataclass(frozen=True)
 class WorldPictures:
-    """Scenes with captions that state all attributes."""
+    """Scenes with captions that state all attributes, or in training all but nameless inks."""
 
     seed: int
     pixels: int
 
     def item(self, split: str, index: int) -> PictureItem:
-        scene = make_scene(self.seed, split, index)
-        stream = rng(self.seed, "caption", split, index)
-        return PictureItem(
-            draw(scene, self.pixels), caption(scene, stream), scene, f"{split}-{index}"
-        )
+        name = f"{split}-{index}"
+        drawn = rng(self.seed, "picture-kind", index)
+        single = split == "train" and drawn.random() < SINGLE_SHARE
+        scene = make_scene(self.seed, split, index, 1 if single else None)
+        said = caption(scene, rng(self.seed, "caption", split, index))
+        if split == "train" and drawn.random() < DYED_SHARE:
+            said = " ".join(word for word in said.split() if word not in COLOURS)
+            return PictureItem(draw(dye(scene, drawn), self.pixels), said, None, name)
+        return PictureItem(draw(scene, self.pixels), said, scene, name)
 
     def size(self, split: str) -> int | None:
         return None

@@ -1,0 +1,75 @@
+"""Connectors that start by meaning something, in the Thinker's own embeddings.
+
+Knows: towers' features, embeddings of ids, and how a linear map is fitted in closed form.
+Does not know: where the pictures, captions and sounds came from.
+Costs: one forward of the vision tower over some hundred pictures and one small linear system.
+
+Why: a random connector speaks a language that the Thinker has never read, and most of joint
+training goes into finding a common one. The recogniser already knows which id each of its frames
+spells, and a caption which words a picture holds: both can be said from the first update.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lumoomni.model.audio import AudioTower
+from lumoomni.model.connector import LinearConnector
+from lumoomni.model.vision import VisionTower
+
+
+def ridge(x: Tensor, y: Tensor, strength: float = 1e-3) -> tuple[Tensor, Tensor]:
+    """x [K, D_in], y [K, D_out] -> weight [D_out, D_in] and bias [D_out] of least squares.
+
+    `strength` is the penalty as a share of the inputs' mean variance.
+    """
+    x, y = x.double(), y.double()
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    x, y = x - x_mean, y - y_mean
+    gram = x.T @ x
+    penalty = strength * gram.diagonal().mean().clamp(min=1e-12)
+    gram = gram + penalty * torch.eye(len(gram), dtype=gram.dtype)
+    weight = torch.linalg.solve(gram, x.T @ y).T
+    return weight.float(), (y_mean - weight @ x_mean).float()
+
+
+@torch.no_grad()
+def start_ears(connector: LinearConnector, tower: AudioTower, table: Tensor) -> None:
+    """Say each frame as the embedding of the id that CTC hears in it; table [V, D].
+
+    A blank frame becomes zeros, and the linear path starts silent: it is there for all that ids do
+    not spell. Raises ValueError when the tower's symbols and the connector's differ.
+    """
+    head, spell, symbols = tower.ctc, connector.spell, connector.symbol_table
+    if head is None or spell is None or symbols is None or head.weight.shape != spell.weight.shape:
+        raise ValueError(
+            f"the connector spells {connector.config.symbols} symbols, but the tower's head has "
+            f"{tower.config.symbols + 1} with the blank"
+        )
+    spell.load_state_dict(head.state_dict())
+    symbols[0] = 0.0
+    symbols[1:] = table[: len(symbols) - 1]
+    torch.nn.init.zeros_(connector.project.weight)
+    torch.nn.init.zeros_(connector.project.bias)
+
+
+@torch.no_grad()
+def start_eyes(
+    connector: LinearConnector,
+    tower: VisionTower,
+    table: Tensor,
+    pixels: Tensor,
+    captions: Sequence[Sequence[int]],
+) -> None:
+    """Map the sum over a picture's positions to the sum of its caption's embeddings.
+
+    pixels [I, 3, S, S]; captions: the ids of each. Places without a thing then say little.
+    """
+    sums = []
+    for part in pixels.split(128):
+        sums.append(connector.pooled(tower(part)).sum(1))
+    wanted = torch.stack([table[torch.tensor(ids)].sum(0) for ids in captions])
+    weight, bias = ridge(torch.cat(sums), wanted)
+    connector.project.weight.copy_(weight)
+    connector.project.bias.copy_(bias / connector.config.positions)
