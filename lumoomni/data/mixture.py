@@ -12,6 +12,7 @@ import numpy as np
 from lumoomni.data.conversation import Example, Turn
 from lumoomni.data.sample import PictureItem, Source, SpeechItem, TextItem, take
 from lumoomni.data.sources import open_pictures, open_speech, open_text
+from lumoomni.data.world.language import normalise
 from lumoomni.data.world.questions import description, visual_question
 from lumoomni.data.world.scene import Scene, draw, make_scene
 from lumoomni.data.world.speech import augment, synthesize, voice
@@ -111,7 +112,9 @@ class InstructData:
     def _write_down(self, split: str, index: int, stream: np.random.Generator) -> Example:
         item = self._speech.item(split, index)
         request = WRITE_DOWN[int(stream.integers(len(WRITE_DOWN)))]
-        return _pair(request, item.text, (item.text,), "write_down", sounds=(item.samples,))
+        # Sound has no capitals or stops; only a transcript that someone wrote may ask for them.
+        said = normalise(item.text) if self.mixture.speech == "world" else item.text
+        return _pair(request, said, (said,), "write_down", sounds=(item.samples,))
 
     def _spoken(self, split: str, index: int, stream: np.random.Generator) -> Example:
         for attempt in range(1000):
