@@ -37,12 +37,15 @@ class InstructMixture:
     pictures: str = "world"
     speech: str = "world"
     text: str = "world"
-    caption: float = 0.22
-    look: float = 0.34
+    caption: float = 0.15
+    look: float = 0.41
     write_down: float = 0.14
     spoken: float = 0.12
     spoken_look: float = 0.10
     text_share: float = 0.08
+    looks: int = 5
+    """Questions about one picture in training, one turn each: a picture is dear, a question is
+    not, and each answer teaches to read it."""
 
     def __post_init__(self) -> None:
         if min(self.shares()) < 0 or sum(self.shares()) <= 0:
@@ -105,9 +108,17 @@ class InstructData:
 
     def _look(self, split: str, index: int, stream: np.random.Generator) -> Example:
         scene = self.scene(split, index)
-        asked = visual_question(scene, stream)
         picture = draw(scene, self.pixels)
-        return _pair(asked.question, asked.answer, asked.accepted, "look", images=(picture,))
+        count = self.mixture.looks if split == "train" else 1
+        asked = [visual_question(scene, stream) for _ in range(count)]
+        if split == "train":
+            asked[int(stream.integers(count))] = description(scene, stream)
+        turns: list[Turn] = []
+        for place, qa in enumerate(asked):
+            images = (picture,) if place == 0 else ()
+            turns.append(Turn(role="user", text=qa.question, images=images))
+            turns.append(Turn(role="assistant", text=qa.answer))
+        return Example(turns=tuple(turns), accepted=asked[-1].accepted, kind="look")
 
     def _write_down(self, split: str, index: int, stream: np.random.Generator) -> Example:
         item = self._speech.item(split, index)

@@ -16,6 +16,27 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True)
+class Region:
+    """Words for a part of a picture: centre and radius as shares of the sides, y down."""
+
+    x: float
+    y: float
+    radius: float
+    text: str
+
+    def cells(self, grid: int) -> list[int]:
+        """Cells of a grid x grid picture, row by row, whose centre it covers: at least its own."""
+        own = min(int(self.y * grid), grid - 1) * grid + min(int(self.x * grid), grid - 1)
+        found = {own}
+        for row in range(grid):
+            for column in range(grid):
+                dx, dy = (column + 0.5) / grid - self.x, (row + 0.5) / grid - self.y
+                if dx * dx + dy * dy <= self.radius * self.radius:
+                    found.add(row * grid + column)
+        return sorted(found)
+
+
+@dataclass(frozen=True)
 class TextItem:
     """Turns of (role, text), the assistant's last; `accepted` are right last answers."""
 
@@ -36,12 +57,14 @@ class SpeechItem:
 
 @dataclass(frozen=True)
 class PictureItem:
-    """image uint8[H, W, 3]; `scene` is the ground truth where there is one."""
+    """image uint8[H, W, 3]; `scene` is the ground truth where there is one, `regions` what is
+    known of where things are."""
 
     image: np.ndarray
     caption: str
     scene: Scene | None
     name: str
+    regions: tuple[Region, ...] = ()
 
 
 class Source(Protocol[T_co]):

@@ -19,13 +19,15 @@ from lumoomni.model.vision import VisionFeatures
 class LinearConnectorConfig:
     """`side` x `side` positions from a pooled patch grid; side 0 is the CLS vector alone.
 
-    `symbols` above 0 adds a path softmax(features -> symbols) -> embeddings: speech as soft text
-    (arXiv 1911.08876), which a recogniser's head and the Thinker's table can fill from the start.
+    `places` adds a learned vector for each row and column of the grid. `symbols` above 0 adds a
+    path softmax(features -> symbols) -> embeddings: speech as soft text (arXiv 1911.08876), which
+    a recogniser's head and the Thinker's table can fill from the start.
     """
 
     source_width: int
     target_width: int
     side: int = 0
+    places: bool = False
     symbols: int = 0
 
     def __post_init__(self) -> None:
@@ -50,10 +52,10 @@ class LinearConnector(nn.Module):
         width, symbols = config.target_width, config.symbols
         self.spell = nn.Linear(config.source_width, symbols) if symbols else None
         self.symbol_table = nn.Parameter(torch.randn(symbols, width) * 0.02) if symbols else None
-        side = config.side
         # Rows and columns apart, so that "above" and "left of" look the same everywhere.
-        self.row_table = nn.Parameter(torch.randn(side, config.target_width)) if side else None
-        self.column_table = nn.Parameter(torch.randn(side, config.target_width)) if side else None
+        side = config.side if config.places else 0
+        self.row_table = nn.Parameter(torch.randn(side, width)) if side else None
+        self.column_table = nn.Parameter(torch.randn(side, width)) if side else None
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., D_in] -> [..., D_out]: the linear path alone."""

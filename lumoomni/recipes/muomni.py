@@ -121,6 +121,9 @@ def _instruct() -> InstructConfig:
         # 14 x 14 patches pooled to 7 x 7 through the seed's Linear(128 -> 256); the seed's
         # own single CLS position is image_side=0.
         image_side=7,
+        # The seed's connectors are one Linear each; its parameter table is matched row by row.
+        image_places=False,
+        spell=False,
         loop=LoopConfig(steps=20_000, batch_size=32, accumulate=2),
         optim=OPTIM,
     )

@@ -49,7 +49,7 @@ from lumoomni.train.freeze import fingerprint, freeze
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.loss import lm_loss
 from lumoomni.train.optim import OptimConfig
-from lumoomni.train.warm_start import start_ears, start_eyes
+from lumoomni.train.warm_start import Described, start_ears, start_eyes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,15 @@ class InstructConfig:
     """`image_side` squared positions a picture (0: CLS alone); widths come from the parts."""
 
     image_side: int = 0
+    image_places: bool = True
+    """Tell the Thinker the row and column of each image position (no seed model does)."""
     mixture: InstructMixture = field(default_factory=InstructMixture)
     loop: LoopConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
-    thinker_rate: float = 0.5
-    """The Thinker's learning rates as a share of the connectors'."""
+    thinker_rate: float = 1.0
+    audio_rate: float = 0.2
+    """The Thinker's and the audio connector's learning rates, as shares of the image connector's.
+    Speech starts out readable, and a full rate washes that away in a hundred updates (LOG.md)."""
     warm_start_items: int = 800
     """Pictures that the image connector is first fitted to; 0 starts both connectors at random."""
     spell: bool = True
@@ -115,7 +119,10 @@ def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
     torch.manual_seed(context.seed)
     width = thinker.config.width
     eyes = LinearConnectorConfig(
-        source_width=vision.config.encoder.width, target_width=width, side=config.image_side
+        source_width=vision.config.encoder.width,
+        target_width=width,
+        side=config.image_side,
+        places=config.image_places,
     )
     ears = LinearConnectorConfig(
         source_width=audio.config.encoder.width,
@@ -140,11 +147,23 @@ def warm_start(model: OmniModel, data: InstructData, layout: Layout, count: int)
     table = model.thinker.token_table.weight.detach()
     pictures, codec = data.pictures(count), layout.text_codec
     pixels = normalise([picture.image for picture in pictures])
-    captions = [codec.encode(" " + picture.caption) for picture in pictures]
-    start_eyes(model.image_connector, model.vision, table, pixels, captions)
+    side = model.image_connector.config.side
+    described = [
+        Described(
+            caption=codec.encode(" " + picture.caption),
+            regions=[
+                (codec.encode(" " + region.text), region.cells(side))
+                for region in picture.regions
+                if side
+            ],
+        )
+        for picture in pictures
+    ]
+    start_eyes(model.image_connector, model.vision, table, pixels, described)
     model.image_connector.scale_places(float(table.square().mean().sqrt()))
     if model.audio_connector.spell is not None:
         start_ears(model.audio_connector, model.audio, table)
+        freeze(model.audio_connector.spell)
 
 
 def run(context: StageContext) -> Report:
@@ -173,7 +192,7 @@ def run(context: StageContext) -> Report:
         batch_size=config.loop.batch_size,
         seed=context.seed,
     )
-    rates = {"thinker.": config.thinker_rate}
+    rates = {"thinker.": config.thinker_rate, "audio_connector.": config.audio_rate}
     fit(InstructTask(model, groups), config.loop, config.optim, site_of(context), rates)
     model.eval()
     if frozen != (fingerprint(model.vision), fingerprint(model.audio)):

@@ -43,6 +43,7 @@ class TrainVisionEncoderConfig:
     contrast_weight: float = 0.3
     words_weight: float = 0.5
     places_weight: float = 1.0
+    regions_weight: float = 2.0
     told_share: float = 0.5
     """Share of captions predicted word after word; the others are predicted all at once."""
     probe_train: int = 1500
@@ -53,29 +54,53 @@ class TrainVisionEncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureBatch:
-    """pixels [B, 3, S, S], caption ids [B, T], mask [B, T], same [B, B] equal captions."""
+    """pixels [B, 3, S, S], caption ids [B, T], mask [B, T], same [B, B] equal captions.
+
+    K patches lie in described regions: covered [K, 2] says which (picture, patch), region_ids and
+    region_mask [K, R] with which words.
+    """
 
     pixels: Tensor
     ids: Tensor
     mask: Tensor
     same: Tensor
+    covered: Tensor
+    region_ids: Tensor
+    region_mask: Tensor
 
 
-def picture_batch(codec: TextCodec, items: Sequence[PictureItem], most: int) -> PictureBatch:
-    """Pictures and their captions' ids, cut to `most` ids."""
-    rows = [codec.encode(" " + item.caption)[:most] for item in items]
-    longest = max(len(row) for row in rows)
+def padded_ids(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of ids as one [K, T] tensor with a mask of the real ones."""
+    longest = max((len(row) for row in rows), default=0)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     mask = torch.zeros(len(rows), longest, dtype=torch.bool)
     for i, row in enumerate(rows):
         ids[i, : len(row)] = torch.tensor(row)
         mask[i, : len(row)] = True
+    return ids, mask
+
+
+def picture_batch(
+    codec: TextCodec, items: Sequence[PictureItem], most: int, grid: int
+) -> PictureBatch:
+    """Pictures of grid x grid patches and their captions' ids, cut to `most` ids."""
+    ids, mask = padded_ids([codec.encode(" " + item.caption)[:most] for item in items])
+    covered, words = [], []
+    for i, item in enumerate(items):
+        for region in item.regions:
+            cells = region.cells(grid)
+            covered += [(i, cell) for cell in cells]
+            words += [codec.encode(" " + region.text)[:most]] * len(cells)
+    region_ids, region_mask = padded_ids(words)
     captions = np.array([item.caption for item in items])
     return PictureBatch(
         pixels=to_pixels([item.image for item in items]),
         ids=ids,
         mask=mask,
         same=torch.from_numpy(captions[:, None] == captions[None, :]),
+        covered=torch.tensor(covered, dtype=torch.long).view(-1, 2),
+        region_ids=region_ids,
+        region_mask=region_mask,
     )
 
 
@@ -97,7 +122,8 @@ class CaptionTask:
     def batch(self, index: int) -> PictureBatch:
         size = self._config.loop.batch_size
         items = [self._source.item("train", index * size + i) for i in range(size)]
-        return picture_batch(self._codec, items, self._config.heads.max_tokens)
+        most, grid = self._config.heads.max_tokens, self._config.vision.grid
+        return picture_batch(self._codec, items, most, grid)
 
     def weight(self, batch: PictureBatch) -> float:
         return float(len(batch.pixels))
@@ -116,6 +142,12 @@ class CaptionTask:
             + config.places_weight * places
         )
         parts = {"contrast": contrast, "words": words, "places": places}
+        if len(batch.covered):
+            seen = features.patches[batch.covered[:, 0], batch.covered[:, 1]]
+            # As a mean over the covered patches, times B: one unit a picture, as the others.
+            share = len(batch.pixels) / len(batch.covered)
+            parts["regions"] = share * heads.regions(seen, batch.region_ids, batch.region_mask)
+            total = total + config.regions_weight * parts["regions"]
         return StepLoss(total, {name: float(value.detach()) for name, value in parts.items()})
 
 
@@ -159,7 +191,7 @@ def measure(
     splits = ("seen", "unseen") if config.data == "world" else ("seen",)
     for split in splits:
         items = different_captions(source, split, CANDIDATES)
-        batch = picture_batch(codec, items, config.heads.max_tokens)
+        batch = picture_batch(codec, items, config.heads.max_tokens, config.vision.grid)
         images = heads.image(tower(batch.pixels).cls)
         texts = heads.text(batch.ids, batch.mask)
         for way, metric in recall_at_one(images, texts).items():

@@ -10,6 +10,7 @@ spells, and a caption which words a picture holds: both can be said from the fir
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -54,22 +55,39 @@ def start_ears(connector: LinearConnector, tower: AudioTower, table: Tensor) -> 
     torch.nn.init.zeros_(connector.project.bias)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """Ids of a picture's caption, and of each described region with the cells that it covers."""
+
+    caption: Sequence[int]
+    regions: Sequence[tuple[Sequence[int], Sequence[int]]] = ()
+
+
 @torch.no_grad()
 def start_eyes(
     connector: LinearConnector,
     tower: VisionTower,
     table: Tensor,
     pixels: Tensor,
-    captions: Sequence[Sequence[int]],
+    described: Sequence[Described],
 ) -> None:
-    """Map the sum over a picture's positions to the sum of its caption's embeddings.
+    """Map positions to the embeddings of what they show; pixels [I, 3, S, S], table [V, D].
 
-    pixels [I, 3, S, S]; captions: the ids of each. Places without a thing then say little.
+    Where regions are described, each position is fitted to the summed embeddings of the regions
+    over it and to zeros elsewhere; where none is, only the sum over a picture's positions is
+    fitted, to the sum of its caption's embeddings.
     """
-    sums = []
-    for part in pixels.split(128):
-        sums.append(connector.pooled(tower(part)).sum(1))
-    wanted = torch.stack([table[torch.tensor(ids)].sum(0) for ids in captions])
-    weight, bias = ridge(torch.cat(sums), wanted)
+    features = torch.cat([connector.pooled(tower(part)) for part in pixels.split(128)])
+    places = features.shape[1]
+    if any(one.regions for one in described):
+        wanted = torch.zeros(len(described), places, table.shape[1])
+        for i, one in enumerate(described):
+            for ids, cells in one.regions:
+                wanted[i, list(cells)] += table[torch.tensor(ids)].sum(0)
+        weight, bias = ridge(features.flatten(0, 1), wanted.flatten(0, 1))
+    else:
+        sums = torch.stack([table[torch.tensor(one.caption)].sum(0) for one in described])
+        weight, bias = ridge(features.sum(1), sums)
+        bias = bias / places
     connector.project.weight.copy_(weight)
-    connector.project.bias.copy_(bias / connector.config.positions)
+    connector.project.bias.copy_(bias)

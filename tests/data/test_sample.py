@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lumoomni.data.sample import PictureItem, SpeechItem, TextItem
+from lumoomni.data.sample import PictureItem, Region, SpeechItem, TextItem
 from lumoomni.data.sources import open_pictures, open_speech, open_text
+from lumoomni.data.world.split import COLOURS
 
 
 def test_items_are_frozen() -> None:
@@ -29,3 +30,23 @@ def test_sources_yield_the_items_of_their_kind() -> None:
         (open_pictures("world", 0, 32), PictureItem),
     ):
         assert isinstance(source.item("train", 10**9), kind)
+
+
+def test_a_region_covers_its_own_cell_and_those_whose_centre_it_holds() -> None:
+    assert Region(0.5, 0.5, 0.01, "dot").cells(4) == [10]
+    assert Region(0.5, 0.5, 0.2, "disc").cells(4) == [5, 6, 9, 10]
+    assert Region(0.999, 1.0, 0.0, "corner").cells(2) == [3]
+
+
+def test_training_pictures_tell_where_things_are_and_some_have_no_colour_words() -> None:
+    source = open_pictures("world", 0, 32)
+    items = [source.item("train", i) for i in range(60)]
+    dyed = [item for item in items if item.scene is None]
+    assert 5 < len(dyed) < 35
+    for item in items:
+        coloured = any(colour in item.caption.split() for colour in COLOURS)
+        assert coloured == (item.scene is not None)
+        said = set(item.caption.replace(",", "").split())
+        assert all(set(region.text.split()) <= said for region in item.regions)
+    held = [source.item("seen", i) for i in range(20)]
+    assert all(item.scene is not None and item.regions for item in held)

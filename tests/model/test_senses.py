@@ -70,7 +70,6 @@ def test_the_connector_pools_where_things_are() -> None:
     connector = LinearConnector(LinearConnectorConfig(source_width=32, target_width=8, side=2))
     tower: VisionTower = PARTS["vision"]  # type: ignore[assignment]
     features = tower(torch.randn(1, 3, 32, 32))
-    connector.scale_places(0.0)
     corner = features.patches[0].view(4, 4, 32)[:2, 2:].mean((0, 1))
     assert torch.allclose(connector.picture(features)[0, 1], connector(corner), atol=1e-5)
     odd = LinearConnector(LinearConnectorConfig(source_width=32, target_width=8, side=3))
@@ -131,7 +130,9 @@ def test_parts_that_do_not_meet_are_refused() -> None:
 
 @torch.no_grad()
 def test_places_say_row_and_column() -> None:
-    connector = LinearConnector(LinearConnectorConfig(source_width=4, target_width=8, side=3))
+    connector = LinearConnector(
+        LinearConnectorConfig(source_width=4, target_width=8, side=3, places=True)
+    )
     connector.scale_places(0.5)
     flat = VisionFeatures(torch.zeros(1, 4), torch.zeros(1, 9, 4))
     places = (connector.picture(flat)[0] - connector.project.bias).view(3, 3, 8)

@@ -3,11 +3,11 @@
 Knows: which generator makes which item. Costs: 0.1 ms a text, 0.4 ms a picture, 6 ms a sentence.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from lumoomni.data.sample import PictureItem, SpeechItem, TextItem
+from lumoomni.data.sample import PictureItem, Region, SpeechItem, TextItem
 from lumoomni.data.world.dialogues import scene_talk, text_sample
-from lumoomni.data.world.language import caption
+from lumoomni.data.world.language import caption, noun
 from lumoomni.data.world.scene import draw, dye, make_scene
 from lumoomni.data.world.sentences import sentence, training_row
 from lumoomni.data.world.speech import NARRATOR, augment, synthesize, voice
@@ -92,10 +92,17 @@ class WorldPictures:
         single = split == "train" and drawn.random() < SINGLE_SHARE
         scene = make_scene(self.seed, split, index, 1 if single else None)
         said = caption(scene, rng(self.seed, "caption", split, index))
+        regions = tuple(Region(t.x, t.y, t.radius, noun(t)) for t in scene.things)
         if split == "train" and drawn.random() < DYED_SHARE:
-            said = " ".join(word for word in said.split() if word not in COLOURS)
-            return PictureItem(draw(dye(scene, drawn), self.pixels), said, None, name)
-        return PictureItem(draw(scene, self.pixels), said, scene, name)
+            plain = tuple(replace(region, text=_uncoloured(region.text)) for region in regions)
+            picture = draw(dye(scene, drawn), self.pixels)
+            return PictureItem(picture, _uncoloured(said), None, name, plain)
+        return PictureItem(draw(scene, self.pixels), said, scene, name, regions)
 
     def size(self, split: str) -> int | None:
         return None
+
+
+def _uncoloured(text: str) -> str:
+    """A caption without its colours."""
+    return " ".join(word for word in text.split() if word not in COLOURS)
