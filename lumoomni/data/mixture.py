@@ -12,9 +12,10 @@ import numpy as np
 from lumoomni.data.conversation import Example, Turn
 from lumoomni.data.sample import PictureItem, Source, SpeechItem, TextItem, take
 from lumoomni.data.sources import open_pictures, open_speech, open_text
-from lumoomni.data.world.language import normalise
+from lumoomni.data.world.asking import QA
+from lumoomni.data.world.language import caption, normalise, uncoloured
 from lumoomni.data.world.questions import description, visual_question
-from lumoomni.data.world.scene import Scene, draw, make_scene
+from lumoomni.data.world.scene import Scene, draw, dye, make_scene
 from lumoomni.data.world.speech import augment, synthesize, voice
 from lumoomni.data.world.split import rng
 
@@ -25,6 +26,11 @@ WRITE_DOWN = (
     "What is being said?",
     "Please write down the words.",
     "Write down the words that you hear.",
+)
+WITHOUT_COLOURS = (
+    "Describe the picture without colours.",
+    "What do you see, apart from colours?",
+    "Describe only sizes and shapes.",
 )
 # A spoken question must make sense without anything written before it.
 SPOKEN_KINDS = ("number", "talk")
@@ -42,10 +48,13 @@ class InstructMixture:
     write_down: float = 0.14
     spoken: float = 0.12
     spoken_look: float = 0.10
-    text_share: float = 0.08
+    text_share: float = 0.12
     looks: int = 5
     """Questions about one picture in training, one turn each: a picture is dear, a question is
     not, and each answer teaches to read it."""
+    colourless: float = 0.4
+    """Share of training pictures also (or, in inks without a name, only) described without
+    colours, so that a shape is read from the picture and not guessed from the word before it."""
 
     def __post_init__(self) -> None:
         if min(self.shares()) < 0 or sum(self.shares()) <= 0:
@@ -102,8 +111,12 @@ class InstructData:
             item = self._pictures.item(split, index)
             return _pair(DESCRIBE, item.caption, (item.caption,), "caption", images=(item.image,))
         scene = self.scene(split, index)
-        asked = description(scene, stream)
-        picture = draw(scene, self.pixels)
+        if split == "train" and stream.random() < self.mixture.colourless:
+            asked = without_colours(scene, stream)
+            picture = draw(dye(scene, stream), self.pixels)
+        else:
+            asked = description(scene, stream)
+            picture = draw(scene, self.pixels)
         return _pair(asked.question, asked.answer, asked.accepted, "caption", images=(picture,))
 
     def _look(self, split: str, index: int, stream: np.random.Generator) -> Example:
@@ -113,6 +126,8 @@ class InstructData:
         asked = [visual_question(scene, stream) for _ in range(count)]
         if split == "train":
             asked[int(stream.integers(count))] = description(scene, stream)
+            if stream.random() < self.mixture.colourless:
+                asked.insert(int(stream.integers(count + 1)), without_colours(scene, stream))
         turns: list[Turn] = []
         for place, qa in enumerate(asked):
             images = (picture,) if place == 0 else ()
@@ -159,6 +174,13 @@ class InstructData:
         who = voice(self.seed, "train" if split == "train" else "seen", index)
         samples = synthesize(text, who).samples
         return augment(samples, stream) if split == "train" and stream.random() < 0.5 else samples
+
+
+def without_colours(scene: Scene, stream: np.random.Generator) -> QA:
+    """A request for sizes, shapes and places alone."""
+    asked = WITHOUT_COLOURS[int(stream.integers(len(WITHOUT_COLOURS)))]
+    answer = uncoloured(caption(scene))
+    return QA(asked, answer, "describe", (answer,), False)
 
 
 def _pair(

@@ -89,6 +89,11 @@ def noun(thing: Thing) -> str:
     return f"a {thing.size} {thing.colour} {thing.shape}"
 
 
+def uncoloured(text: str) -> str:
+    """A caption without its colours."""
+    return " ".join(word for word in text.split() if word not in COLOURS)
+
+
 def caption(
     scene: Scene, generator: np.random.Generator | None = None, style: str = "canonical"
 ) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from lumoomni.data.sample import PictureItem, Region, SpeechItem, TextItem
 from lumoomni.data.world.dialogues import scene_talk, text_sample
-from lumoomni.data.world.language import caption, noun
+from lumoomni.data.world.language import caption, noun, uncoloured
 from lumoomni.data.world.scene import draw, dye, make_scene
 from lumoomni.data.world.sentences import sentence, training_row
 from lumoomni.data.world.speech import NARRATOR, augment, synthesize, voice
-from lumoomni.data.world.split import COLOURS, rng
+from lumoomni.data.world.split import rng
 
 # Held-out items come as the world makes them; training sees more of what is slow to learn:
 # reading a described scene and repeating words, which both need attention to bind and copy.
@@ -94,15 +94,10 @@ class WorldPictures:
         said = caption(scene, rng(self.seed, "caption", split, index))
         regions = tuple(Region(t.x, t.y, t.radius, noun(t)) for t in scene.things)
         if split == "train" and drawn.random() < DYED_SHARE:
-            plain = tuple(replace(region, text=_uncoloured(region.text)) for region in regions)
+            plain = tuple(replace(region, text=uncoloured(region.text)) for region in regions)
             picture = draw(dye(scene, drawn), self.pixels)
-            return PictureItem(picture, _uncoloured(said), None, name, plain)
+            return PictureItem(picture, uncoloured(said), None, name, plain)
         return PictureItem(draw(scene, self.pixels), said, scene, name, regions)
 
     def size(self, split: str) -> int | None:
         return None
-
-
-def _uncoloured(text: str) -> str:
-    """A caption without its colours."""
-    return " ".join(word for word in text.split() if word not in COLOURS)
