@@ -17,6 +17,6 @@ def test_an_empty_dataset_ends_the_stage_and_leaves_no_artifact(
     (tmp_path / "rows.jsonl").write_text(content)
     change = f"pretrain_text.data=jsonl:{tmp_path / 'rows.jsonl'}"
     recipe = RECIPES["nano"]().override([change, "pretrain_text.loop.steps=2"])
-    with pytest.raises(InputError, match="rows.jsonl"):
+    with pytest.raises(InputError, match=r"rows\.jsonl"):
         build(recipe, tmp_path / "out", until="pretrain_text", progress=Progress(silent=True))
     assert not (tmp_path / "out" / "pretrain_text").exists()
