@@ -196,9 +196,9 @@ class StreamingGriffinLim:
         return blocks[begin : begin + config.chunk].flatten().numpy().copy()
 
 
-def vocode(log_mels: Tensor, mel: MelConfig | None = None) -> np.ndarray:
+def vocode(log_mels: Tensor, mel: MelConfig) -> np.ndarray:
     """log-mel [F, n_mels] -> samples float32 [F * hop]; the same bits as any stream of it."""
-    stream = StreamingGriffinLim(vocoder_config(mel or MelConfig()))
+    stream = StreamingGriffinLim(vocoder_config(mel))
     first = stream.push(log_mels)
     return np.concatenate([first, stream.flush()])
 

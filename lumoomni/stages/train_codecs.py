@@ -153,7 +153,7 @@ def measure(
     text = TextCodec.load(context.parents["pretrain_text"].file("tokenizer.json"))
     assert isinstance(tower, AudioTower)
     texts = [item.text for item in items]
-    sounds = [np.asarray(vocode(one), dtype=np.float32) for one in rebuilt]
+    sounds = [np.asarray(vocode(one, mel), dtype=np.float32) for one in rebuilt]
     before = word_errors(texts, transcribe(tower, text, mel, [item.samples for item in items]))
     after = word_errors(texts, transcribe(tower, text, mel, sounds))
     metrics["codec.wer_original"] = before

@@ -214,7 +214,7 @@ def measure(
         for state in states:
             result = talk(talker, state)
             mel = studio.speech_codec.decode(result.codes)
-            spoken.append(np.asarray(vocode(mel), dtype=np.float32))
+            spoken.append(np.asarray(vocode(mel, studio.settings.mel), dtype=np.float32))
             stopped.append(result.stopped)
             bar.update(1)
     heard = transcribe(studio.tower, studio.text_codec, studio.settings.mel, spoken)

@@ -21,7 +21,7 @@ from lumoomni.media.mel import MelConfig, log_mel, magnitude
 MEL = MelConfig()
 SPEECH = torch.from_numpy(synthesize("a large red circle").samples)[None]
 LOG_MEL = log_mel(SPEECH, MEL)[0]
-WHOLE = vocode(LOG_MEL)
+WHOLE = vocode(LOG_MEL, MelConfig())
 
 
 @settings(deadline=None, max_examples=8)
@@ -74,7 +74,7 @@ def test_batch_equals_single_and_nothing_gives_nothing() -> None:
     both = griffin_lim(torch.cat([wanted, wanted * 0.5]), VocoderConfig(iterations=4))
     alone = griffin_lim(wanted, VocoderConfig(iterations=4))
     assert torch.allclose(both[0], alone[0], atol=1e-4)
-    assert len(vocode(LOG_MEL[:0])) == 0
+    assert len(vocode(LOG_MEL[:0], MelConfig())) == 0
     with pytest.raises(ValueError, match="even multiple"):
         VocoderConfig(mel=MelConfig(hop=150, win=640))
     with pytest.raises(ValueError, match="chunk must be"):
