@@ -43,12 +43,12 @@ class InstructMixture:
     pictures: str = "world"
     speech: str = "world"
     text: str = "world"
-    caption: float = 0.10
-    look: float = 0.46
-    write_down: float = 0.10
-    spoken: float = 0.14
+    caption: float = 0.15
+    look: float = 0.41
+    write_down: float = 0.14
+    spoken: float = 0.12
     spoken_look: float = 0.10
-    text_share: float = 0.10
+    text_share: float = 0.12
     looks: int = 5
     """Questions about one picture in training, one turn each: a picture is dear, a question is
     not, and each answer teaches to read it."""
@@ -125,10 +125,9 @@ class InstructData:
         count = self.mixture.looks if split == "train" else 1
         asked = [visual_question(scene, stream) for _ in range(count)]
         if split == "train":
-            # Descriptions come last: before a question, they would answer it without a look.
-            asked[-1] = description(scene, stream)
+            asked[int(stream.integers(count))] = description(scene, stream)
             if stream.random() < self.mixture.colourless:
-                asked.append(without_colours(scene, stream))
+                asked.insert(int(stream.integers(count + 1)), without_colours(scene, stream))
         turns: list[Turn] = []
         for place, qa in enumerate(asked):
             images = (picture,) if place == 0 else ()

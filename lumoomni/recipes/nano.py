@@ -122,6 +122,6 @@ def _train_talker() -> TrainTalkerConfig:
 def _instruct() -> InstructConfig:
     return InstructConfig(
         image_side=4,
-        loop=LoopConfig(steps=2300, batch_size=32),
+        loop=LoopConfig(steps=2600, batch_size=32),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
     )

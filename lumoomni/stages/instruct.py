@@ -8,12 +8,11 @@ reads. The gate asks held-out questions, swaps pictures and sounds, and has the 
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from lumoomni.audits.instructed import (
@@ -35,7 +34,6 @@ from lumoomni.data.mixture import InstructData, InstructMixture
 from lumoomni.data.sources import open_speech
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, exact
-from lumoomni.ids import IGNORE, IMAGE_PATCH
 from lumoomni.infer.assemble import load_part, load_settings, save_part
 from lumoomni.infer.listen import transcribe
 from lumoomni.infer.speech import reply_states, talk
@@ -70,9 +68,6 @@ class InstructConfig:
     Speech starts out readable, and a full rate washes that away in a hundred updates (LOG.md)."""
     warm_start_items: int = 800
     """Pictures that the image connector is first fitted to; 0 starts both connectors at random."""
-    hide_answers: float = 0.3
-    """Share of answer words about pictures hidden from the input in training (word dropout, arXiv
-    1511.06349), so that "star" is seen and not ruled out by the "white" before it."""
     spell: bool = True
     """Let the audio connector also say what the recogniser hears, as soft text."""
     eval_items: int = 200
@@ -86,9 +81,7 @@ class InstructConfig:
 class InstructTask:
     """Answers to conversations with media."""
 
-    def __init__(
-        self, model: OmniModel, groups: LengthGroups[Encoded], hide: float = 0.0, hidden_id: int = 0
-    ) -> None:
+    def __init__(self, model: OmniModel, groups: LengthGroups[Encoded]) -> None:
         assert model.image_connector is not None and model.audio_connector is not None
         self.modules: dict[str, nn.Module] = {
             "thinker": model.thinker,
@@ -96,11 +89,9 @@ class InstructTask:
             "audio_connector": model.audio_connector,
         }
         self._model, self._groups = model, groups
-        self._hide, self._hidden_id = hide, hidden_id
 
     def batch(self, index: int) -> Batch:
-        batch = collate(self._groups.batch(index))
-        return hide_answers(batch, self._hide, self._hidden_id, index)
+        return collate(self._groups.batch(index))
 
     def weight(self, batch: Batch) -> float:
         return batch.weight()
@@ -116,22 +107,6 @@ class InstructTask:
         hidden = self._model(inputs).hidden
         result = lm_loss(hidden, batch.labels, self._model.thinker.head_weight())
         return StepLoss(result.total, {})
-
-
-def hide_answers(batch: Batch, share: float, hidden_id: int, key: int) -> Batch:
-    """The batch with a share of the answers' ids about pictures hidden from the Thinker's input.
-
-    Labels stay: the next word has to come from the picture where the word before it is gone.
-    """
-    if share == 0:
-        return batch
-    generator = torch.Generator().manual_seed(key)
-    drawn = torch.rand(batch.ids.shape, generator=generator) < share
-    looking = (batch.ids == IMAGE_PATCH).any(1, keepdim=True)
-    # The last label of an answer is its end symbol, which keeps the turns apart.
-    ends = F.pad(batch.labels[:, 1:] == IGNORE, (0, 1), value=True)
-    hidden = drawn & looking & (batch.labels != IGNORE) & ~ends
-    return replace(batch, ids=torch.where(hidden, hidden_id, batch.ids))
 
 
 def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
@@ -218,8 +193,7 @@ def run(context: StageContext) -> Report:
         seed=context.seed,
     )
     rates = {"thinker.": config.thinker_rate, "audio_connector.": config.audio_rate}
-    task = InstructTask(model, groups, config.hide_answers, codec.special("<|pad|>"))
-    fit(task, config.loop, config.optim, site_of(context), rates)
+    fit(InstructTask(model, groups), config.loop, config.optim, site_of(context), rates)
     model.eval()
     if frozen != (fingerprint(model.vision), fingerprint(model.audio)):
         raise RuntimeError("a frozen tower changed during training")
