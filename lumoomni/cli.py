@@ -84,7 +84,8 @@ def status(folder: Build, as_json: Json = False) -> None:
 def verify(folder: Build, as_json: Json = False) -> None:
     """Hash every file again, judge every stored report again, and compare parents.
 
-    Exit code 1 when anything is missing, changed or contradicts its report; each is named.
+    Exit code 1 when anything is missing or changed, contradicts its report or did not pass its
+    gate; each is named.
     """
     with verb():
         from lumoomni.inspection import verify_all

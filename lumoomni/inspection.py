@@ -57,6 +57,8 @@ def verify_all(folder: Path) -> tuple[int, list[str]]:
     for artifact in found:
         problems += verify(artifact)
         problems += _parents(artifact)
+        if not artifact.passed:
+            problems.append(Problem(artifact.path, "is whole, but did not pass its gate"))
     return len(found), [f"{problem.where}: {problem.what}" for problem in problems]
 
 

@@ -54,6 +54,9 @@ def test_a_failed_gate_stops_and_says_which_number(tmp_path: Path) -> None:
     assert runs(tmp_path) == ["one", "two"]  # the second build judged what stood there
     assert stage_rows(tmp_path)[1]["state"] == "FAILED"
     assert stage_rows(tmp_path)[2]["state"] == "not built"
+    checked, problems = verify_all(tmp_path)
+    assert checked == 2 and len(problems) == 1
+    assert problems[0].endswith("two: is whole, but did not pass its gate")
 
 
 def test_a_killed_build_continues_to_the_same_artifact(tmp_path: Path) -> None:
