@@ -75,6 +75,12 @@ class Parts:
     def need(self, name: str) -> Any:
         """The part. Raises InputError naming the stage that builds it when it is missing."""
         if name not in self.modules:
+            built = self.artifact.path.parent / BUILT_BY[name]
+            if (built / "manifest.json").is_file() and not open_artifact(built).passed:
+                raise InputError(
+                    f"{built} holds the {name} but is not used, as it did not pass its gate; look "
+                    "at `lumo status`, or use --unproven to try it all the same"
+                )
             raise InputError(
                 f"{self.artifact.path} has no {name} yet; build it with "
                 f"`lumo build RECIPE --until {BUILT_BY[name]}`"

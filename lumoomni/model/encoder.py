@@ -24,8 +24,8 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
-        if self.layers < 0:
-            raise ValueError(f"an encoder cannot have {self.layers} layers")
+        if self.layers < 1:
+            raise ValueError(f"an encoder needs at least one layer, got {self.layers}")
 
 
 class EncoderBlock(nn.Module):
@@ -62,7 +62,7 @@ class Encoder(nn.Module):
 
     def _init_weights(self, config: EncoderConfig) -> None:
         # Residual outputs start small so that depth does not grow the variance (GPT-2's rule).
-        residual_std = 0.02 / (2 * max(1, config.layers)) ** 0.5
+        residual_std = 0.02 / (2 * config.layers) ** 0.5
         for name, parameter in self.blocks.named_parameters():
             if parameter.dim() == 2:
                 small = name.endswith(("out.weight", "down.weight"))

@@ -6,10 +6,10 @@ Costs: `taps` multiply-adds a channel and `taps` x D parameters; a cache keeps `
 
 Why: to tell "a red circle above a blue star" from "a blue circle above a red star", attention must
 first learn to carry a word to its neighbour, then to match. With the neighbours already there the
-second step is learned at once: two described things are told apart after 200 updates of 16, where
-without it 400 are still at chance (LOG.md). The weights must start large for that; a convolution
-that starts at zero helps no more than none. (Causal convolutions beside attention: arXiv
-2109.08668 and 2212.14052.)
+second step is learned at once: after 200 updates of 16, 94 to 98 % of questions about one of two
+described things are right; without it 76 % after 400 (LOG.md). The weights must start
+large for that; a convolution that starts at a tenth helps no more than none. (Causal
+convolutions beside attention: arXiv 2109.08668 and 2212.14052.)
 """
 
 import torch

@@ -85,13 +85,15 @@ def picture_batch(
 ) -> PictureBatch:
     """Pictures of grid x grid patches and their captions' ids, cut to `most` ids."""
     ids, mask = padded_ids([codec.encode(" " + item.caption)[:most] for item in items])
-    covered, words = [], []
+    covered, owner, words = [], [], []
     for i, item in enumerate(items):
         for region in item.regions:
             cells = region.cells(grid)
             covered += [(i, cell) for cell in cells]
-            words += [codec.encode(" " + region.text)[:most]] * len(cells)
+            owner += [len(words)] * len(cells)
+            words.append(codec.encode(" " + region.text)[:most])
     region_ids, region_mask = padded_ids(words)
+    region_of = torch.tensor(owner, dtype=torch.long)
     captions = np.array([item.caption for item in items])
     return PictureBatch(
         pixels=to_pixels([item.image for item in items]),
@@ -99,8 +101,8 @@ def picture_batch(
         mask=mask,
         same=torch.from_numpy(captions[:, None] == captions[None, :]),
         covered=torch.tensor(covered, dtype=torch.long).view(-1, 2),
-        region_ids=region_ids,
-        region_mask=region_mask,
+        region_ids=region_ids[region_of],
+        region_mask=region_mask[region_of],
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from lumoomni.data.sample import PictureItem, Region, SpeechItem, TextItem
 from lumoomni.data.sources import open_pictures, open_speech, open_text
-from lumoomni.data.world.split import COLOURS
+from lumoomni.data.world.scene import RGB, dye, make_scene
+from lumoomni.data.world.split import COLOURS, HELD_OUT_PAIRS, rng
 
 
 def test_items_are_frozen() -> None:
@@ -50,3 +51,15 @@ def test_training_pictures_tell_where_things_are_and_some_have_no_colour_words()
         assert all(set(region.text.split()) <= said for region in item.regions)
     held = [source.item("seen", i) for i in range(20)]
     assert all(item.scene is not None and item.regions for item in held)
+
+
+def test_no_ink_shows_a_held_out_pair() -> None:
+    """A red star without the word "red" would still be a picture of what must stay unseen."""
+    named = np.array([RGB[colour] for colour in COLOURS], dtype=float)
+    pairs = set()
+    for index in range(600):
+        for thing in dye(make_scene(0, "train", index), rng(0, "ink", index)).things:
+            ink = np.array(RGB[thing.colour]) + np.array(thing.tint)
+            nearest = COLOURS[int(np.square(named - ink).sum(1).argmin())]
+            pairs.add((nearest, thing.shape))
+    assert len(pairs) > 20 and not pairs & set(HELD_OUT_PAIRS)

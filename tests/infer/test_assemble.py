@@ -109,3 +109,12 @@ def test_a_failed_stage_can_be_tried_and_says_so(build: Path) -> None:
     assert parts.artifact.kind == "instruct"
     assert parts.unproven == ("instruct did not pass its gate: m is 1 (n=1), but needed >= 9: ",)
     assert gather(build).unproven == ()
+
+
+def test_a_part_that_failed_its_gate_is_not_said_to_be_unbuilt(build: Path) -> None:
+    manifest = build / "instruct" / "manifest.json"
+    data = json.loads(manifest.read_text())
+    data["verdict"]["passed"] = False
+    manifest.write_text(json.dumps(data))
+    with pytest.raises(InputError, match=r"did not pass its gate.*--unproven"):
+        gather(build / "train_talker").need("image_connector")

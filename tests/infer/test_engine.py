@@ -107,6 +107,19 @@ def test_a_cache_that_forgets_is_caught(flat: bool, monkeypatch: pytest.MonkeyPa
     assert cached_equals_uncached(thinker, ids_of(2, 14)) > 0.01
 
 
+def test_what_stands_in_left_padding_is_never_mixed_in() -> None:
+    thinker = make(short_conv=3)
+    ids, keys = ids_of(2, 6), torch.ones(2, 6, dtype=torch.bool)
+    keys[1, :5] = False
+    config = GenerateConfig(max_new_tokens=5)
+    batch, alone = (
+        generate(thinker, ids, config, keys=keys),
+        generate(thinker, ids[1:, 5:], config),
+    )
+    list(batch), list(alone)
+    assert (batch.hidden[1] - alone.hidden[0]).abs().max() < TOLERANCE
+
+
 def test_a_forgotten_tail_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The audit must fail when the short convolution loses what stood before."""
     thinker = make(short_conv=3)

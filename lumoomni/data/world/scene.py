@@ -271,17 +271,24 @@ def _place_as(
 def dye(scene: Scene, stream: np.random.Generator) -> Scene:
     """The scene in inks that have no name: only shapes, sizes and places are still told by words.
 
-    The names of its colours no longer hold. Inks stay clear of the dull ground.
+    The names of its colours no longer hold. Inks stay clear of the dull ground, and no ink makes
+    a picture of a held-out pair: what its nearest named colour and its shape name may be shown.
     """
     things = []
     for thing in scene.things:
         while True:
             ink = stream.integers(0, 256, size=3)
-            if np.abs(ink - 153).max() > 70:
+            pair = (_nearest_colour(ink), thing.shape)
+            if np.abs(ink - 153).max() > 70 and pair not in HELD_OUT_PAIRS:
                 break
         tint = tuple(int(v) for v in ink - np.array(RGB[thing.colour]))
         things.append(replace(thing, tint=tint))
     return replace(scene, things=tuple(things))
+
+
+def _nearest_colour(ink: np.ndarray) -> str:
+    """The named colour whose red, green and blue are closest."""
+    return min(COLOURS, key=lambda name: float(np.square(ink - np.array(RGB[name])).sum()))
 
 
 def draw(scene: Scene, size: int = 64) -> np.ndarray:

@@ -91,7 +91,7 @@ class WorldPictures:
         drawn = rng(self.seed, "picture-kind", index)
         single = split == "train" and drawn.random() < SINGLE_SHARE
         scene = make_scene(self.seed, split, index, 1 if single else None)
-        said = caption(scene, rng(self.seed, "caption", split, index))
+        said = caption(scene)
         regions = tuple(Region(t.x, t.y, t.radius, noun(t)) for t in scene.things)
         if split == "train" and drawn.random() < DYED_SHARE:
             plain = tuple(replace(region, text=uncoloured(region.text)) for region in regions)
