@@ -14,10 +14,11 @@ from lumoomni.data.sample import PictureItem, Source, SpeechItem, TextItem, take
 from lumoomni.data.sources import open_pictures, open_speech, open_text
 from lumoomni.data.world.asking import QA
 from lumoomni.data.world.language import caption, normalise, uncoloured
-from lumoomni.data.world.questions import description, visual_question
-from lumoomni.data.world.scene import Scene, draw, dye, make_scene
+from lumoomni.data.world.nameless import bend, dye
+from lumoomni.data.world.questions import description, kinds_for, visual_question
+from lumoomni.data.world.scene import Scene, draw, make_scene
 from lumoomni.data.world.speech import augment, synthesize, voice
-from lumoomni.data.world.split import rng
+from lumoomni.data.world.split import COLOURS, SHAPES, pick, rng
 
 TASKS = ("caption", "look", "write_down", "spoken", "spoken_look", "text")
 DESCRIBE = "Describe the picture."
@@ -32,6 +33,13 @@ WITHOUT_COLOURS = (
     "What do you see, apart from colours?",
     "Describe only sizes and shapes.",
 )
+# By how many things there are: where things stand. Text does not teach it, and all else it does,
+# so training asks about pictures mostly this.
+PLACE_KINDS: dict[int, tuple[str, ...]] = {
+    1: (),
+    2: ("where", "neighbour", "relation"),
+    3: ("place", "relation"),
+}
 # A spoken question must make sense without anything written before it.
 SPOKEN_KINDS = ("number", "talk")
 
@@ -43,18 +51,24 @@ class InstructMixture:
     pictures: str = "world"
     speech: str = "world"
     text: str = "world"
-    caption: float = 0.15
-    look: float = 0.41
-    write_down: float = 0.14
-    spoken: float = 0.12
-    spoken_look: float = 0.10
+    caption: float = 0.06
+    look: float = 0.43
+    write_down: float = 0.12
+    spoken: float = 0.15
+    spoken_look: float = 0.12
     text_share: float = 0.12
+    place: float = 0.6
+    """Share of training questions about pictures of several things that ask where they stand."""
+    several: float = 0.85
+    """Share of training pictures to be asked about that show two or three things."""
     looks: int = 5
     """Questions about one picture in training, one turn each: a picture is dear, a question is
     not, and each answer teaches to read it."""
-    colourless: float = 0.4
-    """Share of training pictures also (or, in inks without a name, only) described without
-    colours, so that a shape is read from the picture and not guessed from the word before it."""
+    colourless: float = 0.25
+    """Share of training pictures in inks without a name, described without colours, so that a
+    shape is read from the picture and not guessed from the word before it."""
+    nameless: float = 0.3
+    """Share of training pictures to be asked about whose inks or outlines have no name."""
 
     def __post_init__(self) -> None:
         if min(self.shares()) < 0 or sum(self.shares()) <= 0:
@@ -120,20 +134,55 @@ class InstructData:
         return _pair(asked.question, asked.answer, asked.accepted, "caption", images=(picture,))
 
     def _look(self, split: str, index: int, stream: np.random.Generator) -> Example:
-        scene = self.scene(split, index)
-        picture = draw(scene, self.pixels)
+        scene = self._asked_scene(split, index, stream)
         count = self.mixture.looks if split == "train" else 1
-        asked = [visual_question(scene, stream) for _ in range(count)]
-        if split == "train":
-            asked[int(stream.integers(count))] = description(scene, stream)
-            if stream.random() < self.mixture.colourless:
-                asked.insert(int(stream.integers(count + 1)), without_colours(scene, stream))
+        if split == "train" and stream.random() < self.mixture.nameless:
+            picture, asked = self._nameless(scene, count, stream)
+        else:
+            picture = draw(scene, self.pixels)
+            asked = [self._ask(scene, stream) for _ in range(count)]
+            if split == "train":
+                asked[int(stream.integers(count))] = description(scene, stream)
         turns: list[Turn] = []
         for place, qa in enumerate(asked):
             images = (picture,) if place == 0 else ()
             turns.append(Turn(role="user", text=qa.question, images=images))
             turns.append(Turn(role="assistant", text=qa.answer))
         return Example(turns=tuple(turns), accepted=asked[-1].accepted, kind="look")
+
+    def _asked_scene(self, split: str, index: int, stream: np.random.Generator) -> Scene:
+        """The scene of an index; in training more often one of several things."""
+        if split != "train" or stream.random() >= self.mixture.several:
+            return self.scene(split, index)
+        return make_scene(self.seed, split, index, 2 + int(stream.integers(2)))
+
+    def _nameless(
+        self, scene: Scene, count: int, stream: np.random.Generator
+    ) -> tuple[np.ndarray, list[QA]]:
+        """Things in inks or outlines without a name, and questions that need no such name.
+
+        Whoever learned from named pairs alone that yellow is never a triangle learns here that a
+        colour says nothing about a shape.
+        """
+        bent = bool(stream.random() < 0.4)
+        picture = draw((bend if bent else dye)(scene, stream), self.pixels)
+        untold = SHAPES if bent else COLOURS
+        asked: list[QA] = [] if bent else [without_colours(scene, stream)]
+        for _ in range(30 * count):
+            qa = self._ask(scene, stream)
+            if not set(normalise(f"{qa.question} {qa.answer}").split()) & set(untold):
+                asked.append(qa)
+            if len(asked) == count:
+                break
+        order = stream.permutation(len(asked))
+        return picture, [asked[int(i)] for i in order]
+
+    def _ask(self, scene: Scene, stream: np.random.Generator) -> QA:
+        """A question about a scene; in training more often about where things stand."""
+        kinds = kinds_for(scene)
+        if scene.split == "train" and stream.random() < self.mixture.place:
+            kinds = PLACE_KINDS[len(scene.things)] or kinds
+        return visual_question(scene, stream, pick(stream, kinds))
 
     def _write_down(self, split: str, index: int, stream: np.random.Generator) -> Example:
         item = self._speech.item(split, index)
@@ -152,8 +201,8 @@ class InstructData:
         raise RuntimeError(f"no spoken question found near index {index} of split {split}")
 
     def _spoken_look(self, split: str, index: int, stream: np.random.Generator) -> Example:
-        scene = self.scene(split, index)
-        asked = visual_question(scene, stream)
+        scene = self._asked_scene(split, index, stream)
+        asked = self._ask(scene, stream)
         sound = self._say(asked.question, split, index, stream)
         return _pair(
             "",

@@ -11,23 +11,31 @@ import numpy as np
 from lumoomni.data.world.scene import Scene
 from lumoomni.data.world.speech import WordTime
 
+UNTOLD = "_"
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True)
 class Region:
-    """Words for a part of a picture: centre and radius as shares of the sides, y down."""
+    """Words for a part of a picture: centre and radius as shares of the sides, y down.
+
+    UNTOLD in the text stands for a word that nobody told: it is not learned, and keeps its place.
+    """
 
     x: float
     y: float
     radius: float
     text: str
 
+    def centre(self, grid: int) -> int:
+        """The cell of a grid x grid picture, row by row, that its centre lies in."""
+        return min(int(self.y * grid), grid - 1) * grid + min(int(self.x * grid), grid - 1)
+
     def cells(self, grid: int) -> list[int]:
         """Cells of a grid x grid picture, row by row, whose centre it covers: at least its own."""
-        own = min(int(self.y * grid), grid - 1) * grid + min(int(self.x * grid), grid - 1)
-        found = {own}
+        found = {self.centre(grid)}
         for row in range(grid):
             for column in range(grid):
                 dx, dy = (column + 0.5) / grid - self.x, (row + 0.5) / grid - self.y

@@ -21,7 +21,7 @@ from lumoomni.infer.context import SHARE_FOR_SOUND, fit_sound, fit_turns
 from lumoomni.infer.engine import GenerateConfig, generate
 from lumoomni.infer.listen import transcribe
 from lumoomni.infer.sampling import SamplingConfig
-from lumoomni.infer.speech import SpeechStream, TalkerStream, reply_states
+from lumoomni.infer.speech import SpeechStream, TalkerStream, reply_states, warm_up
 from lumoomni.media.audio import Audio, load_audio
 from lumoomni.media.image import load_image, resize
 from lumoomni.media.video import load_video
@@ -95,7 +95,10 @@ class Lumo:
     @classmethod
     def load(cls, path: Path | str, *, unproven: bool = False) -> "Lumo":
         """Open a build directory or an artifact directory."""
-        return cls(gather(Path(path), unproven=unproven))
+        model = cls(gather(Path(path), unproven=unproven))
+        if {"talker", "speech_codec"} <= set(model.parts.modules):
+            warm_up(model._voice(16), model.parts.need("talker").config.source_width)
+        return model
 
     def chat(self, text: str | None = None, **inputs: Any) -> Reply:
         """Answer once; see `stream` for the inputs."""
@@ -297,8 +300,8 @@ class Lumo:
             )
         return kept.turns, list(kept.notes)
 
-    def _voice(self) -> SpeechStream:
-        talker = TalkerStream(self.parts.need("talker"))
+    def _voice(self, max_frames: int | None = None) -> SpeechStream:
+        talker = TalkerStream(self.parts.need("talker"), max_frames=max_frames)
         return SpeechStream(talker, self.parts.need("speech_codec"), self.parts.settings.mel)
 
     def _say(

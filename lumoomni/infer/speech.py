@@ -199,3 +199,15 @@ class SpeechStream:
         first = self.advance()
         rest = self._vocoder.push(self._codec.flush())
         return np.concatenate([first, rest, self._vocoder.flush()])
+
+
+def warm_up(voice: SpeechStream, width: int) -> None:
+    """Say a few frames of nothing, so that the first reply does not wait for memory and kernels.
+
+    A fresh voice costs about a tenth of a second the first time in a process (LOG.md).
+    """
+    token = torch.zeros(width)
+    for _ in range(3):
+        voice.talker.push(token, token, True)
+    voice.advance(8)
+    voice.finish()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumoomni.model.encoder import Encoder, EncoderConfig
+from lumoomni.model.regions import RegionReader, RegionReaderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,9 @@ class VisionTowerConfig:
     residual blocks, which learns fine shapes in far fewer steps (arXiv 2106.14881); its CLS vector
     then starts from the strongest response of each channel anywhere."""
     stem_depth: int = 2
+    region_words: int = 0
+    """Above 0, the tower also learns to read its patches as descriptions of up to so many ids."""
+    symbols: int = 0
 
     def __post_init__(self) -> None:
         if self.stem == "conv" and self.patch & (self.patch - 1):
@@ -59,6 +63,7 @@ class VisionTower(nn.Module):
         self.cls = nn.Parameter(torch.zeros(width))
         self.positions = nn.Parameter(torch.randn(1 + config.grid**2, width) * 0.02)
         self.encoder = Encoder(config.encoder)
+        self.reader = _reader(config) if config.symbols and config.region_words else None
 
     def forward(self, pixels: Tensor) -> VisionFeatures:
         """Raises ValueError when the pictures have another size than the tower's."""
@@ -74,6 +79,14 @@ class VisionTower(nn.Module):
         x = torch.cat([cls, x], 1) + self.positions
         x = self.encoder(x)
         return VisionFeatures(x[:, 0], x[:, 1:])
+
+
+def _reader(config: VisionTowerConfig) -> RegionReader:
+    return RegionReader(
+        RegionReaderConfig(
+            width=config.encoder.width, symbols=config.symbols, words=config.region_words
+        )
+    )
 
 
 class ConvBlock(nn.Module):

@@ -56,7 +56,7 @@ def _pretrain_text() -> PretrainTextConfig:
             max_positions=1024,
         ),
         mel=MEL,
-        loop=LoopConfig(steps=2200, batch_size=32),
+        loop=LoopConfig(steps=2600, batch_size=32),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30),
     )
 
@@ -82,6 +82,7 @@ def _train_vision_encoder() -> TrainVisionEncoderConfig:
             image_size=64,
             patch=8,
             stem="conv",
+            region_words=4,
             encoder=EncoderConfig(width=128, layers=1, heads=4, ffn_width=256),
         ),
         heads=CaptionHeadsConfig(
@@ -98,7 +99,7 @@ def _train_vision_encoder() -> TrainVisionEncoderConfig:
 def _train_codecs() -> TrainCodecsConfig:
     return TrainCodecsConfig(
         speech=SpeechCodecConfig(n_mels=MEL.n_mels, stride=4, width=128, code_width=32),
-        loop=LoopConfig(steps=320, batch_size=16),
+        loop=LoopConfig(steps=480, batch_size=16),
         optim=OptimConfig(lr=2e-3, warmup=20),
     )
 
@@ -122,6 +123,7 @@ def _train_talker() -> TrainTalkerConfig:
 def _instruct() -> InstructConfig:
     return InstructConfig(
         image_side=4,
+        image_regions=4,
         loop=LoopConfig(steps=2600, batch_size=32),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
     )

@@ -17,7 +17,7 @@ matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt
 
-NOT_LOSSES = ("step", "time", "lr", "grad_norm")
+NOT_LOSSES = ("step", "time", "lr", "grad_norm", "data_ms", "wait_ms")
 
 
 def curves(title: str, entries: list[dict[str, Any]]) -> bytes:

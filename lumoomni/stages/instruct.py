@@ -8,7 +8,7 @@ reads. The gate asks held-out questions, swaps pictures and sounds, and has the 
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -51,12 +51,21 @@ from lumoomni.train.loss import lm_loss
 from lumoomni.train.optim import OptimConfig
 from lumoomni.train.warm_start import Described, start_ears, start_eyes
 
+PLACE_WORDS = ("right", "above", "left", "below")
+
 
 @dataclass(frozen=True, kw_only=True)
 class InstructConfig:
-    """`image_side` squared positions a picture (0: CLS alone); widths come from the parts."""
+    """`image_side` squared positions a picture (0: CLS alone); widths come from the parts.
+
+    With `image_regions`, a picture is up to so many descriptions instead, where the vision tower
+    has learned to read them.
+    """
 
     image_side: int = 0
+    image_regions: int = 0
+    places_size: float = 0.25
+    """How large the vectors that say where a region is start, as a share of an embedding."""
     image_places: bool = True
     """Tell the Thinker the row and column of each image position (no seed model does)."""
     mixture: InstructMixture = field(default_factory=InstructMixture)
@@ -118,12 +127,23 @@ def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
     assert isinstance(vision, VisionTower) and isinstance(audio, AudioTower)
     torch.manual_seed(context.seed)
     width = thinker.config.width
+    reader = vision.reader.config if vision.reader is not None else None
     eyes = LinearConnectorConfig(
         source_width=vision.config.encoder.width,
         target_width=width,
         side=config.image_side,
         places=config.image_places,
     )
+    if reader is not None and config.image_regions:
+        eyes = replace(
+            eyes,
+            symbols=reader.symbols + 1,
+            regions=config.image_regions,
+            words=reader.words,
+            grid=vision.config.grid,
+        )
+    elif config.image_regions:
+        context.progress.say("the vision tower reads no regions: pictures come as a grid")
     ears = LinearConnectorConfig(
         source_width=audio.config.encoder.width,
         target_width=width,
@@ -138,8 +158,11 @@ def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
     )
 
 
-def warm_start(model: OmniModel, data: InstructData, layout: Layout, count: int) -> None:
+def warm_start(
+    model: OmniModel, data: InstructData, layout: Layout, config: InstructConfig
+) -> None:
     """Fit the connectors in closed form to the Thinker's embeddings, before any training."""
+    count = config.warm_start_items
     if count == 0:
         return
     assert model.vision is not None and model.image_connector is not None
@@ -154,16 +177,21 @@ def warm_start(model: OmniModel, data: InstructData, layout: Layout, count: int)
             regions=[
                 (codec.encode(" " + region.text), region.cells(side))
                 for region in picture.regions
-                if side
+                if side and model.image_connector.reader is None
             ],
         )
         for picture in pictures
     ]
     start_eyes(model.image_connector, model.vision, table, pixels, described)
-    model.image_connector.scale_places(float(table.square().mean().sqrt()))
+    words = (table[torch.tensor(codec.encode(f" {word}"))].sum(0) for word in PLACE_WORDS)
+    model.image_connector.name_places(*words)
+    share = 1.0 if model.image_connector.reader is None else config.places_size
+    model.image_connector.scale_places(share * float(table.square().mean().sqrt()))
     if model.audio_connector.spell is not None:
         start_ears(model.audio_connector, model.audio, table)
         freeze(model.audio_connector.spell)
+    if model.image_connector.reader is not None:
+        freeze(model.image_connector.reader)
 
 
 def run(context: StageContext) -> Report:
@@ -186,7 +214,7 @@ def run(context: StageContext) -> Report:
     data = InstructData(config.mixture, context.seed, model.vision.config.image_size)
     plain = [layout.encode(data.item("seen", i, "text").turns) for i in range(config.eval_items)]
     before = heldout_loss(model.thinker, plain)
-    warm_start(model, data, layout, config.warm_start_items)
+    warm_start(model, data, layout, config)
     groups = LengthGroups(
         lambda i: layout.encode(data.item("train", i).turns),
         batch_size=config.loop.batch_size,

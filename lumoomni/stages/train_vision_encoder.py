@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lumoomni.audits.text import vocabulary_rows
+from lumoomni.audits.text import share_right, vocabulary_rows
 from lumoomni.audits.vision import probe, recall_at_one
 from lumoomni.codecs.text import TextCodec
-from lumoomni.data.sample import PictureItem, Source
+from lumoomni.data.sample import UNTOLD, PictureItem, Source, take
 from lumoomni.data.sources import open_pictures
 from lumoomni.data.world.scene import Scene, draw, make_scene
 from lumoomni.gates import Check, Metric, Report
 from lumoomni.infer.assemble import save_part
 from lumoomni.media.image import normalise as to_pixels
+from lumoomni.model.regions import IGNORE, expect_words, region_losses
 from lumoomni.model.vision import VisionTower, VisionTowerConfig
 from lumoomni.pipeline import StageContext
 from lumoomni.train.contrast import CaptionHeads, CaptionHeadsConfig
@@ -29,11 +30,15 @@ from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.optim import OptimConfig
 
 CANDIDATES = 100
+MOST_REGIONS = 8  # of one picture, when they are counted
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainVisionEncoderConfig:
-    """`heads.vocab_size` is set from the tokenizer."""
+    """`heads.vocab_size` and `vision.symbols` are set from the tokenizer.
+
+    `vision.region_words` needs pictures with described regions; without them it is set to 0.
+    """
 
     data: str = "world"
     vision: VisionTowerConfig
@@ -43,6 +48,7 @@ class TrainVisionEncoderConfig:
     contrast_weight: float = 0.3
     words_weight: float = 0.5
     places_weight: float = 1.0
+    centres_weight: float = 0.5
     regions_weight: float = 2.0
     told_share: float = 0.5
     """Share of captions predicted word after word; the others are predicted all at once."""
@@ -56,17 +62,18 @@ class TrainVisionEncoderConfig:
 class PictureBatch:
     """pixels [B, 3, S, S], caption ids [B, T], mask [B, T], same [B, B] equal captions.
 
-    K patches lie in described regions: covered [K, 2] says which (picture, patch), region_ids and
-    region_mask [K, R] with which words.
+    centred [B, N] is True at the centres of described regions. K patches lie in such regions:
+    covered [K, 2] says which (picture, patch), classes [K, R] with which words (0: no more,
+    IGNORE: not told).
     """
 
     pixels: Tensor
     ids: Tensor
     mask: Tensor
     same: Tensor
+    centred: Tensor
     covered: Tensor
-    region_ids: Tensor
-    region_mask: Tensor
+    classes: Tensor
 
 
 def padded_ids(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -81,33 +88,43 @@ def padded_ids(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def picture_batch(
-    codec: TextCodec, items: Sequence[PictureItem], most: int, grid: int
+    codec: TextCodec, items: Sequence[PictureItem], most: int, grid: int, region_words: int
 ) -> PictureBatch:
-    """Pictures of grid x grid patches and their captions' ids, cut to `most` ids."""
+    """Pictures of grid x grid patches, captions cut to `most` ids, regions to `region_words`."""
     ids, mask = padded_ids([codec.encode(" " + item.caption)[:most] for item in items])
-    covered, owner, words = [], [], []
-    for i, item in enumerate(items):
+    covered, classes = [], []
+    centred = torch.zeros(len(items), grid * grid, dtype=torch.bool)
+    for i, item in enumerate(items if region_words else ()):
         for region in item.regions:
             cells = region.cells(grid)
+            centred[i, region.centre(grid)] = True
             covered += [(i, cell) for cell in cells]
-            owner += [len(words)] * len(cells)
-            words.append(codec.encode(" " + region.text)[:most])
-    region_ids, region_mask = padded_ids(words)
-    region_of = torch.tensor(owner, dtype=torch.long)
+            classes += [region_classes(codec, region.text, region_words)] * len(cells)
     captions = np.array([item.caption for item in items])
     return PictureBatch(
         pixels=to_pixels([item.image for item in items]),
         ids=ids,
         mask=mask,
         same=torch.from_numpy(captions[:, None] == captions[None, :]),
+        centred=centred,
         covered=torch.tensor(covered, dtype=torch.long).view(-1, 2),
-        region_ids=region_ids[region_of],
-        region_mask=region_mask[region_of],
+        classes=torch.tensor(classes, dtype=torch.long).view(-1, max(1, region_words)),
     )
 
 
+def region_classes(codec: TextCodec, text: str, words: int) -> list[int]:
+    """A description as `words` classes of the region reader: ids plus one, then blanks.
+
+    A word that is not told takes one place, as IGNORE.
+    """
+    classes: list[int] = []
+    for word in text.split():
+        classes += [IGNORE] if word == UNTOLD else [i + 1 for i in codec.encode(" " + word)]
+    return classes[:words] + [0] * (words - len(classes))
+
+
 class CaptionTask:
-    """Contrast, words and places over picture-caption pairs."""
+    """Contrast, words, places and regions over picture-caption pairs."""
 
     def __init__(
         self,
@@ -124,8 +141,8 @@ class CaptionTask:
     def batch(self, index: int) -> PictureBatch:
         size = self._config.loop.batch_size
         items = [self._source.item("train", index * size + i) for i in range(size)]
-        most, grid = self._config.heads.max_tokens, self._config.vision.grid
-        return picture_batch(self._codec, items, most, grid)
+        most, shape = self._config.heads.max_tokens, self._tower.config
+        return picture_batch(self._codec, items, most, shape.grid, shape.region_words)
 
     def weight(self, batch: PictureBatch) -> float:
         return float(len(batch.pixels))
@@ -144,11 +161,13 @@ class CaptionTask:
             + config.places_weight * places
         )
         parts = {"contrast": contrast, "words": words, "places": places}
-        if len(batch.covered):
-            seen = features.patches[batch.covered[:, 0], batch.covered[:, 1]]
-            # As a mean over the covered patches, times B: one unit a picture, as the others.
-            share = len(batch.pixels) / len(batch.covered)
-            parts["regions"] = share * heads.regions(seen, batch.region_ids, batch.region_mask)
+        if self._tower.reader is not None and len(batch.covered):
+            centres, said = region_losses(
+                self._tower.reader, features.patches, batch.centred, batch.covered, batch.classes
+            )
+            # Means, times B: one unit a picture, as the others.
+            parts["centres"], parts["regions"] = (len(batch.pixels) * x for x in (centres, said))
+            total = total + config.centres_weight * parts["centres"]
             total = total + config.regions_weight * parts["regions"]
         return StepLoss(total, {name: float(value.detach()) for name, value in parts.items()})
 
@@ -161,7 +180,7 @@ def run(context: StageContext) -> Report:
     codec = TextCodec.load(context.parents["pretrain_text"].file("tokenizer.json"))
     source = open_pictures(config.data, context.seed, config.vision.image_size)
     torch.manual_seed(context.seed)
-    tower = VisionTower(config.vision)
+    tower = new_tower(config.vision, codec, source, context)
     heads = CaptionHeads(
         replace(config.heads, vocab_size=vocabulary_rows(codec)), config.vision.encoder.width
     )
@@ -170,6 +189,25 @@ def run(context: StageContext) -> Report:
     fit(task, config.loop, config.optim, site_of(context))
     save_part(context.out, "vision", tower)
     return measure(config, source, codec, tower, heads, context)
+
+
+def new_tower(
+    shape: VisionTowerConfig, codec: TextCodec, source: Source[PictureItem], context: StageContext
+) -> VisionTower:
+    """A fresh tower, with a reader of regions where it is wanted and regions are described."""
+    from dataclasses import replace
+
+    if not shape.region_words:
+        return VisionTower(shape)
+    described = [r.text for item in take(source, "train", 500) for r in item.regions]
+    if not described:
+        context.progress.say("no picture has described regions: learning from captions alone")
+        return VisionTower(replace(shape, region_words=0))
+    tower = VisionTower(replace(shape, symbols=codec.vocab_size))
+    assert tower.reader is not None
+    rows = [region_classes(codec, text, shape.region_words) for text in described]
+    expect_words(tower.reader, torch.tensor(rows))
+    return tower
 
 
 def common_ids(codec: TextCodec, source: Source[PictureItem], most: int = 500) -> Tensor:
@@ -193,7 +231,7 @@ def measure(
     splits = ("seen", "unseen") if config.data == "world" else ("seen",)
     for split in splits:
         items = different_captions(source, split, CANDIDATES)
-        batch = picture_batch(codec, items, config.heads.max_tokens, config.vision.grid)
+        batch = picture_batch(codec, items, config.heads.max_tokens, config.vision.grid, 0)
         images = heads.image(tower(batch.pixels).cls)
         texts = heads.text(batch.ids, batch.mask)
         for way, metric in recall_at_one(images, texts).items():
@@ -212,7 +250,24 @@ def measure(
         metrics[f"vision.probe.{name}"] = metric
     for name, metric in probe(features, train, singles("unseen", 0, config.probe_test)).items():
         metrics[f"vision.probe.{name}.unseen"] = metric
+    if tower.reader is not None:
+        for split in splits:
+            name = "vision.regions.right" + (".unseen" if split == "unseen" else "")
+            metrics[name] = share_right(regions_right(tower, codec, take(source, split, 400)))
     return Report(metrics=metrics)
+
+
+def regions_right(tower: VisionTower, codec: TextCodec, items: Sequence[PictureItem]) -> list[bool]:
+    """Whether a picture is read as just its regions' descriptions, in any order."""
+    assert tower.reader is not None
+    right = []
+    for start in range(0, len(items), 100):
+        part = items[start : start + 100]
+        patches = tower(to_pixels([item.image for item in part])).patches
+        for item, found in zip(part, tower.reader.read(patches, MOST_REGIONS), strict=True):
+            texts = sorted(codec.decode(ids).strip() for ids in found)
+            right.append(texts == sorted(region.text for region in item.regions))
+    return right
 
 
 def different_captions(source: Source[PictureItem], split: str, count: int) -> list[PictureItem]:

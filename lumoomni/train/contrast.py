@@ -2,8 +2,7 @@
 
 Knows: two-way sigmoid contrast (arXiv 2303.15343); predicting which words a caption has (a bag of
 words, arXiv 2411.03313); predicting each word at its place, all in parallel, from the patches
-or one after the other (arXiv 2306.07915), which teaches what is where; and, where regions are
-described, predicting a region's words from each patch that it covers (in the spirit of 2112.03857).
+or one after the other (arXiv 2306.07915), which teaches what is where.
 Does not know: pictures or towers; it sees embeddings and ids. Thrown away after training.
 Costs: B x B similarities, one map to the vocabulary, and a two-layer reader of the patches.
 """
@@ -71,7 +70,6 @@ class CaptionHeads(nn.Module):
             PlaceReader(image_width, 4) for _ in range(config.places_layers)
         )
         self.place_head = nn.Linear(image_width, config.vocab_size)
-        self.region_head = nn.Linear(image_width, config.vocab_size)
         self.log_scale = nn.Parameter(torch.tensor(2.3))
         self.bias = nn.Parameter(torch.tensor(-10.0))
         nn.init.normal_(self.token_table.weight, std=0.02)
@@ -89,7 +87,6 @@ class CaptionHeads(nn.Module):
         counts = torch.bincount(ids, minlength=self.config.vocab_size).float()
         guess = ((counts + 0.01) / (counts + 0.01).sum()).log()
         self.word_head.bias.copy_(guess)
-        self.region_head.bias.copy_(guess)
         self.place_head.bias.copy_(guess)
 
     def text(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -115,13 +112,6 @@ class CaptionHeads(nn.Module):
     def words(self, cls: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Cross-entropy of the caption's word counts from the picture vector, summed over B."""
         return _bag_loss(self.word_head(cls), ids, mask)
-
-    def regions(self, patches: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Cross-entropy of a region's word counts from each patch that it covers, summed over K.
-
-        patches [K, D] with the words of their regions, ids and mask [K, T].
-        """
-        return _bag_loss(self.region_head(patches), ids, mask)
 
     def places(
         self, patches: Tensor, ids: Tensor, mask: Tensor, told: Tensor | None = None

@@ -136,7 +136,7 @@ def fit(
             micro = [batches.next() for _ in range(loop.accumulate)]
             factor = optimizers.set_rate(step, loop.steps)
             loss, parts = _update(task, micro, optimizers, autocast, site.device)
-            smoothed.add(loss, parts)
+            smoothed.add(loss, {**parts, **batches.spent(loop.accumulate)})
             bar.update(1, loss=smoothed.loss)
             done = step + 1
             if done % loop.log_every == 0 or done == loop.steps:
@@ -245,19 +245,35 @@ class _Prefetch:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._queue: list[Future[Any]] = []
         self._ahead = loop.prefetch
+        self._made = self._making = self._waited = 0.0
 
     def __enter__(self) -> "_Prefetch":
         self._fill()
         return self
 
     def next(self) -> Any:
+        began = time.monotonic()
         batch = self._queue.pop(0).result()
+        self._waited += time.monotonic() - began
         self._fill()
+        return batch
+
+    def spent(self, batches: int) -> dict[str, float]:
+        """Milliseconds: processor time to make an update's batches, and how long it waited."""
+        waited, self._waited = self._waited, 0.0
+        each = self._making / max(1.0, self._made)
+        return {"data_ms": 1000 * batches * each, "wait_ms": 1000 * waited}
+
+    def _make(self, index: int) -> Any:
+        began = time.thread_time()
+        batch = self._task.batch(index)
+        self._making += time.thread_time() - began
+        self._made += 1
         return batch
 
     def _fill(self) -> None:
         while len(self._queue) < self._ahead and self._next < self._end:
-            self._queue.append(self._pool.submit(self._task.batch, self._next))
+            self._queue.append(self._pool.submit(self._make, self._next))
             self._next += 1
 
     def __exit__(self, *_: object) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lumoomni.data.sample import UNTOLD
 from lumoomni.data.world.scene import INVERSE, Scene, Thing
 from lumoomni.data.world.split import COLOURS, HELD_OUT_PAIRS, SHAPES, SIZES, pick
 from lumoomni.errors import InputError
@@ -92,6 +93,18 @@ def noun(thing: Thing) -> str:
 def uncoloured(text: str) -> str:
     """A caption without its colours."""
     return " ".join(word for word in text.split() if word not in COLOURS)
+
+
+def shapeless(text: str) -> str:
+    """A caption that calls every shape a thing."""
+    for shape in SHAPES:
+        text = text.replace(shape, "thing")
+    return text
+
+
+def untold(text: str, words: tuple[str, ...]) -> str:
+    """A region's description with such words left open."""
+    return " ".join(UNTOLD if word in words else word for word in text.split())
 
 
 def caption(

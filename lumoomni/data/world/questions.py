@@ -267,11 +267,12 @@ def _spoken(relation: str, generator: np.random.Generator) -> str:
     return relation if generator.random() < 0.3 else RELATION_PHRASES[relation]
 
 
-def names_of(thing: Thing) -> tuple[str, ...]:
-    """Answers that name a thing, the fullest first."""
+def names_of(thing: Thing, question: str) -> tuple[str, ...]:
+    """Answers that name a thing, the fullest first; who asks which shape may be told just that."""
     full, short = noun(thing), f"{article(thing.colour)} {thing.shape}"
     bare = (full.removeprefix("a "), f"{thing.colour} {thing.shape}")
-    return accept(full, *bare, f"the {bare[0]}", f"the {bare[1]}", short)
+    just = (thing.shape, f"a {thing.shape}") if question.lower().startswith("which shape") else ()
+    return accept(full, *bare, f"the {bare[0]}", f"the {bare[1]}", short, *just)
 
 
 def _neighbour(scene: Scene, generator: np.random.Generator, kind: str) -> QA:
@@ -287,7 +288,7 @@ def _neighbour(scene: Scene, generator: np.random.Generator, kind: str) -> QA:
         y=_name(scene, y, generator),
         r=_spoken(truth, generator),
     )
-    accepted = names_of(x)
+    accepted = names_of(x, asked.text)
     return QA(asked.text, accepted[0], kind, accepted, asked.held_out)
 
 
@@ -308,7 +309,7 @@ def _place(scene: Scene, generator: np.random.Generator, kind: str) -> QA:
     """What is on the left, in the middle or on the right of three things."""
     i = int(generator.integers(3))
     asked = word(PHRASINGS[kind], scene.split, generator, r=PLACES[i])
-    accepted = names_of(scene.things[i])
+    accepted = names_of(scene.things[i], asked.text)
     return QA(asked.text, accepted[0], kind, accepted, asked.held_out)
 
 

@@ -31,6 +31,7 @@ INVERSE = {
 RADII = {"small": (0.095, 0.115), "large": (0.18, 0.21)}
 TWIN_KINDS = ("colour", "shape", "size", "relation")
 MOST_THINGS = 3
+OUTLINES = ("bar", "ring", "cross", "half")
 
 RGB = {
     "red": (214, 34, 40),
@@ -51,7 +52,11 @@ _COUNT_SHARES = (0.3, 0.4, 0.3)
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape: position and radius of the circle around it, turn in radians, tint in levels."""
+    """One shape: position and radius of the circle around it, turn in radians, tint in levels.
+
+    With `other_tint`, the half beyond a line through the centre at `seam` radians has that tint.
+    With `outline` it has a shape without a name, and `shape` no longer holds.
+    """
 
     colour: str
     shape: str
@@ -61,6 +66,9 @@ class Thing:
     radius: float
     angle: float = 0.0
     tint: tuple[int, int, int] = (0, 0, 0)
+    other_tint: tuple[int, int, int] | None = None
+    seam: float = 0.0
+    outline: str | None = None
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -268,29 +276,6 @@ def _place_as(
     return _fallback(radii, wanted)
 
 
-def dye(scene: Scene, stream: np.random.Generator) -> Scene:
-    """The scene in inks that have no name: only shapes, sizes and places are still told by words.
-
-    The names of its colours no longer hold. Inks stay clear of the dull ground, and no ink makes
-    a picture of a held-out pair: what its nearest named colour and its shape name may be shown.
-    """
-    things = []
-    for thing in scene.things:
-        while True:
-            ink = stream.integers(0, 256, size=3)
-            pair = (_nearest_colour(ink), thing.shape)
-            if np.abs(ink - 153).max() > 70 and pair not in HELD_OUT_PAIRS:
-                break
-        tint = tuple(int(v) for v in ink - np.array(RGB[thing.colour]))
-        things.append(replace(thing, tint=tint))
-    return replace(scene, things=tuple(things))
-
-
-def _nearest_colour(ink: np.ndarray) -> str:
-    """The named colour whose red, green and blue are closest."""
-    return min(COLOURS, key=lambda name: float(np.square(ink - np.array(RGB[name])).sum()))
-
-
 def draw(scene: Scene, size: int = 64) -> np.ndarray:
     """The picture, uint8[size, size, 3], with anti-aliased edges."""
     canvas = _background(scene.key, size)
@@ -329,6 +314,11 @@ def _paint(canvas: np.ndarray, thing: Thing, size: int) -> None:
     dy = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(cy)
     cover = np.clip(0.5 - _distance(thing, dx, dy, thing.radius * size), 0.0, 1.0)[:, :, None]
     ink = np.clip(np.add(RGB[thing.colour], thing.tint), 0, 255).astype(np.float32)
+    if thing.other_tint is not None:
+        other = np.clip(np.add(RGB[thing.colour], thing.other_tint), 0, 255).astype(np.float32)
+        beyond = dx * np.float32(np.cos(thing.seam)) + dy * np.float32(np.sin(thing.seam))
+        share = np.clip(0.5 + beyond, 0.0, 1.0)[:, :, None]
+        ink = ink + share * (other - ink)
     window = canvas[top:bottom, left:right]
     window += cover * (ink - window)
 
@@ -339,6 +329,8 @@ def _distance(thing: Thing, dx: np.ndarray, dy: np.ndarray, radius: float) -> np
     Polygons fold the plane into one sector around a corner, where a single edge is left.
     """
     span = np.sqrt(dx * dx + dy * dy)
+    if thing.outline is not None:
+        return _bent(thing, dx, dy, radius)
     if thing.shape == "circle":
         # A full circle would look larger than any polygon of the same radius.
         return span - np.float32(0.9 * radius)
@@ -355,3 +347,18 @@ def _distance(thing: Thing, dx: np.ndarray, dy: np.ndarray, radius: float) -> np
     x, y = span * np.cos(folded), span * np.sin(folded)
     along, across = np.float32(ex / length), np.float32(ey / length)
     return (x - np.float32(radius)) * across - y * along
+
+
+def _bent(thing: Thing, dx: np.ndarray, dy: np.ndarray, radius: float) -> np.ndarray:
+    """Pixels outside (+) or inside (-) an outline without a name, float32[h, w]."""
+    if thing.outline == "ring":
+        return np.abs(np.sqrt(dx * dx + dy * dy) - np.float32(0.7 * radius)) - 0.2 * radius
+    u = np.abs(dx * np.float32(np.cos(thing.angle)) + dy * np.float32(np.sin(thing.angle)))
+    v = dy * np.float32(np.cos(thing.angle)) - dx * np.float32(np.sin(thing.angle))
+    if thing.outline == "half":
+        return np.maximum(np.sqrt(dx * dx + dy * dy) - np.float32(0.9 * radius), v)
+    long, short, v = 0.95 * radius, 0.3 * radius, np.abs(v)
+    bar = np.maximum(u - long, v - short)
+    if thing.outline == "bar":
+        return bar
+    return np.minimum(bar, np.maximum(u - short, v - long))

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 
 from lumoomni.data.sample import PictureItem, Region, SpeechItem, TextItem
 from lumoomni.data.world.dialogues import scene_talk, text_sample
-from lumoomni.data.world.language import caption, noun, uncoloured
-from lumoomni.data.world.scene import draw, dye, make_scene
+from lumoomni.data.world.language import caption, noun, shapeless, uncoloured, untold
+from lumoomni.data.world.nameless import bend, dye
+from lumoomni.data.world.scene import draw, make_scene
 from lumoomni.data.world.sentences import sentence, training_row
 from lumoomni.data.world.speech import NARRATOR, augment, synthesize, voice
-from lumoomni.data.world.split import rng
+from lumoomni.data.world.split import COLOURS, SHAPES, rng
 
 # Held-out items come as the world makes them; training sees more of what is slow to learn:
 # reading a described scene and repeating words, which both need attention to bind and copy.
-TRAIN_SHARES = {"scene": 0.34, "echo": 0.2, "number": 0.2, "follow": 0.16, "talk": 0.1}
+TRAIN_SHARES = {"scene": 0.42, "echo": 0.16, "number": 0.22, "follow": 0.12, "talk": 0.08}
 
 ROW_SHARE = 0.25
 """Share of training speech that is rows of random words."""
@@ -24,9 +25,11 @@ QUESTIONS = 4
 SINGLE_SHARE = 0.4
 """Share of training pictures of one thing, on top of those the world has: which word belongs to
 what is seen there is never in doubt."""
-DYED_SHARE = 0.3
+DYED_SHARE = 0.4
 """Share of training pictures in inks without a name, captioned without colours: no shape can then
 be guessed from a colour, which is what fails on pairs that training never shows."""
+BENT_SHARE = 0.25
+"""Share of training pictures of shapes without a name: no colour is guessed from a shape."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,14 @@ class WorldSpeech:
         return None
 
 
+def _leave(regions: tuple[Region, ...], words: tuple[str, ...]) -> tuple[Region, ...]:
+    """The regions with such words left open."""
+    return tuple(replace(region, text=untold(region.text, words)) for region in regions)
+
+
 @dataclass(frozen=True)
 class WorldPictures:
-    """Scenes with captions that state all attributes, or in training all but nameless inks."""
+    """Scenes with captions that state all attributes, or in training all that have a name."""
 
     seed: int
     pixels: int
@@ -93,10 +101,13 @@ class WorldPictures:
         scene = make_scene(self.seed, split, index, 1 if single else None)
         said = caption(scene)
         regions = tuple(Region(t.x, t.y, t.radius, noun(t)) for t in scene.things)
-        if split == "train" and drawn.random() < DYED_SHARE:
-            plain = tuple(replace(region, text=uncoloured(region.text)) for region in regions)
+        kind = drawn.random() if split == "train" else 1.0
+        if kind < DYED_SHARE:
             picture = draw(dye(scene, drawn), self.pixels)
-            return PictureItem(picture, uncoloured(said), None, name, plain)
+            return PictureItem(picture, uncoloured(said), None, name, _leave(regions, COLOURS))
+        if kind < DYED_SHARE + BENT_SHARE:
+            picture = draw(bend(scene, drawn), self.pixels)
+            return PictureItem(picture, shapeless(said), None, name, _leave(regions, SHAPES))
         return PictureItem(draw(scene, self.pixels), said, scene, name, regions)
 
     def size(self, split: str) -> int | None:
