@@ -74,6 +74,8 @@ def table(name: str) -> tuple[ParamRow, ...]:
     rest = {
         "codec around its codebooks": "mel in and out; the seed has none that is trained",
         "CTC head": "192 x (vocabulary + blank); the seed leaves it out",
+        "region reader": "short descriptions of what stands where; the seed has none",
+        "words and places in the connectors": "soft text: its symbols, their embeddings, places",
     }
     return tuple(replace(row, note=rest.get(row.part, row.note)) for row in rows)
 
@@ -96,6 +98,11 @@ def part_counts(name: str) -> dict[str, int]:
             )
             for w in (vision.encoder.width, audio.encoder.width)
         )
+        reader = replace(vision, symbols=thinker.vocab_size)
+        extra = {
+            "region reader": _count(VisionTower(reader)) - _count(VisionTower(vision)),
+            "words and places in the connectors": _words(name) - projectors,
+        }
         return {
             "Thinker": _count(Thinker(thinker)),
             "audio encoder": ears,
@@ -105,7 +112,34 @@ def part_counts(name: str) -> dict[str, int]:
             "projectors": projectors,
             "codec around its codebooks": _count(codec),
             "CTC head": (audio.encoder.width + 1) * (thinker.vocab_size + 1),
+            **{part: count for part, count in extra.items() if count},
         }
+
+
+def _words(name: str) -> int:
+    """Parameters of both connectors with all that the recipe gives them."""
+    configs = {stage.name: stage.config for stage in resolve(name).stages}
+    vision, instruct = configs["train_vision_encoder"].vision, configs["instruct"]
+    thinker, audio = configs["pretrain_text"].thinker, configs["train_audio_encoder"].audio
+    regions = instruct.image_regions if vision.region_words else 0
+    symbols = thinker.vocab_size + 1
+    eyes = LinearConnectorConfig(
+        source_width=vision.encoder.width,
+        target_width=thinker.width,
+        side=instruct.image_side,
+        places=instruct.image_places,
+        symbols=symbols if regions else 0,
+        regions=regions,
+        words=vision.region_words,
+        grid=vision.grid,
+    )
+    ears = LinearConnectorConfig(
+        source_width=audio.encoder.width,
+        target_width=thinker.width,
+        symbols=symbols if instruct.spell else 0,
+    )
+    with torch.device("meta"):
+        return _count(LinearConnector(eyes)) + _count(LinearConnector(ears))
 
 
 def _count(module: nn.Module) -> int:
