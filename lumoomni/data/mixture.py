@@ -51,23 +51,23 @@ class InstructMixture:
     pictures: str = "world"
     speech: str = "world"
     text: str = "world"
-    caption: float = 0.06
-    look: float = 0.43
+    caption: float = 0.05
+    look: float = 0.46
     write_down: float = 0.12
-    spoken: float = 0.15
+    spoken: float = 0.14
     spoken_look: float = 0.12
-    text_share: float = 0.12
+    text_share: float = 0.11
     place: float = 0.6
     """Share of training questions about pictures of several things that ask where they stand."""
     several: float = 0.85
     """Share of training pictures to be asked about that show two or three things."""
-    looks: int = 5
+    looks: int = 8
     """Questions about one picture in training, one turn each: a picture is dear, a question is
     not, and each answer teaches to read it."""
     colourless: float = 0.25
     """Share of training pictures in inks without a name, described without colours, so that a
     shape is read from the picture and not guessed from the word before it."""
-    nameless: float = 0.3
+    nameless: float = 0.25
     """Share of training pictures to be asked about whose inks or outlines have no name."""
 
     def __post_init__(self) -> None:

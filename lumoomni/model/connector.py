@@ -13,18 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumoomni.model.regions import RegionReader, RegionReaderConfig, bearings, orders, take_patches
+from lumoomni.model.regions import STANDS, RegionReader, RegionReaderConfig, stands, take_patches
 from lumoomni.model.vision import VisionFeatures
-
-BEARINGS = 16  # directions, plus one for the middle
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinearConnectorConfig:
     """`side` x `side` positions from a pooled patch grid; side 0 is the CLS vector alone.
 
-    `places` adds a learned vector for each row and column of the grid, and with regions for each
-    direction in which a thing lies from the middle of all things. `symbols` above 0 adds a
+    `places` adds a learned vector for each row and column of the grid; with regions, each
+    description ends in one more position that says where the thing stands. `symbols` above 0 adds a
     path softmax(features -> symbols) -> embeddings: speech as soft text (arXiv 1911.08876), which
     a recogniser's head and the Thinker's table can fill from the start.
 
@@ -57,7 +55,7 @@ class LinearConnectorConfig:
     def positions(self) -> int:
         """Positions that one picture takes."""
         if self.regions:
-            return 1 + self.regions * self.words
+            return 1 + self.regions * (self.words + self.places)
         return self.side**2 or 1
 
 
@@ -86,8 +84,8 @@ class LinearConnector(nn.Module):
         self.row_table = nn.Parameter(torch.randn(side, width)) if side else None
         self.column_table = nn.Parameter(torch.randn(side, width)) if side else None
         told = config.places and config.regions > 0
-        self.bearing_table = nn.Parameter(torch.randn(BEARINGS + 1, width)) if told else None
-        self.order_table = nn.Parameter(torch.randn(4, width)) if told else None
+        self.stand_table = nn.Parameter(torch.randn(len(STANDS) + 1, width)) if told else None
+        self.stand_shift = nn.Parameter(torch.zeros(len(STANDS) + 1, width)) if told else None
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., D_in] -> [..., D_out]: the linear path alone."""
@@ -127,7 +125,7 @@ class LinearConnector(nn.Module):
         return out + places.flatten(0, 1).to(out.dtype)
 
     def _described(self, features: VisionFeatures, reader: RegionReader) -> Tensor:
-        """[B, 1 + regions * words, D_out]: the whole, then each found thing in words and place.
+        """[B, positions, D_out]: the whole, then each found thing in its words and its place.
 
         Words of things that are not there stay empty, and so do their places.
         """
@@ -144,11 +142,11 @@ class LinearConnector(nn.Module):
         if self.row_table is not None and self.column_table is not None:
             row, column = found.patch // self.config.grid, found.patch % self.config.grid
             places = self.row_table[row] + self.column_table[column]
-            if self.bearing_table is not None:
-                places = places + self.bearing_table[bearings(found, BEARINGS)]
-            if self.order_table is not None:
-                places = places + self.order_table[orders(found)]
-            out = out + places[:, :, None].to(out.dtype)
+            if self.stand_table is not None and self.stand_shift is not None:
+                where = stands(found)
+                places = places + self.stand_table[where]
+                out = out + self.stand_shift[where][:, :, None].to(out.dtype)
+            out = torch.cat([out, places[:, :, None].to(out.dtype)], 2)
         out = out * found.found[:, :, None, None]
         return torch.cat([self.project(features.cls)[:, None], out.flatten(1, 2)], 1)
 
@@ -178,22 +176,24 @@ class LinearConnector(nn.Module):
                 table.copy_(basis @ torch.randn(len(waves), table.shape[1]))
 
     @torch.no_grad()
-    def name_places(self, right: Tensor, above: Tensor, left: Tensor, below: Tensor) -> None:
-        """Start directions and orders from what words for them mean to the Thinker, [D] each."""
-        if self.bearing_table is None or self.order_table is None:
-            return
-        quarters = torch.stack([right, above, left, below])
-        self.bearing_table[:BEARINGS] = quarters.repeat_interleave(BEARINGS // 4, 0)
-        self.bearing_table[BEARINGS] = 0.0
-        self.order_table.copy_(torch.stack([0 * left, left, 0 * left, right]))
+    def name_places(self, words: Tensor) -> None:
+        """Start the words for where things stand from their embeddings [5, D], as in STANDS.
+
+        The words of a description carry a quarter of them, so that whoever finds a thing by its
+        words finds its place there too.
+        """
+        if self.stand_table is not None and self.stand_shift is not None:
+            self.stand_table[0] = 0.0
+            self.stand_table[1:] = words
+            self.stand_shift.copy_(self.stand_table / 4)
 
     @torch.no_grad()
     def scale_places(self, size: float) -> None:
         """Set the root mean square of the places' vectors.
 
-        A grid's are best as large as an embedding. Those of regions stand at every word of a
-        description, and the Thinker's short convolution adds them up: a quarter is best (LOG.md).
+        A grid's are best as large as an embedding. Those of regions stand beside a word that
+        already says left or above, and must not drown it (LOG.md).
         """
-        for table in (self.row_table, self.column_table, self.bearing_table, self.order_table):
+        for table in (self.row_table, self.column_table):
             if table is not None:
                 table.mul_(size / table.square().mean().sqrt())

@@ -99,28 +99,25 @@ def _fine_places(odds: Tensor) -> Tensor:
     return (sums[:, 1:] / sums[:, :1].clamp(min=1e-9)).movedim(1, -1)
 
 
-def bearings(regions: Regions, count: int) -> Tensor:
-    """[B, R]: in which of `count` equal directions each thing lies from the middle of all found.
+STANDS = ("right", "above", "left", "below", "middle")
 
-    0 begins at 45 degrees below the right and they go on against the clock, so that right, above,
-    left and below are a quarter of them each; `count` stands for less than half a patch away.
+
+def stands(regions: Regions) -> Tensor:
+    """[B, R] where each thing stands among those found: 0 for one alone, 1 + place in STANDS.
+
+    One of two stands right, above, left or below, whichever way it is farther from the other. More
+    stand in a row: the leftmost left, the rightmost right, and those between in the middle.
     """
-    weight = regions.found[..., None].to(regions.place.dtype)
-    middle = (regions.place * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(
-        min=1
-    )
+    found = regions.found
+    weight = found[..., None].to(regions.place.dtype)
+    count = found.sum(1, keepdim=True)
+    middle = (regions.place * weight).sum(1, keepdim=True) / count.clamp(min=1)[..., None]
     down, right = (regions.place - middle).unbind(-1)
-    turn = (torch.atan2(-down, right) / (2 * torch.pi) + 0.125) % 1.0
-    direction = (turn * count).long().clamp(max=count - 1)
-    return torch.where(down.square() + right.square() < 0.25, count, direction)
-
-
-def orders(regions: Regions) -> Tensor:
-    """[B, R]: 0 for a thing alone, 1 for the leftmost, 3 for the rightmost, 2 for those between."""
-    count = regions.found.sum(1, keepdim=True)
-    place = torch.arange(regions.found.shape[1], device=count.device).expand_as(regions.found)
-    order = torch.where(place == 0, 1, torch.where(place == count - 1, 3, 2))
-    return torch.where(count == 1, 0, order)
+    sideways = torch.where(right > 0, 1, 3)
+    of_two = torch.where(down.abs() > right.abs(), torch.where(down > 0, 4, 2), sideways)
+    place = torch.arange(found.shape[1], device=found.device).expand_as(found)
+    in_row = torch.where(place == 0, 3, torch.where(place == count - 1, 1, 5))
+    return torch.where(count == 2, of_two, in_row).masked_fill(~found | (count == 1), 0)
 
 
 def take_patches(patches: Tensor, regions: Regions) -> Tensor:

@@ -124,6 +124,6 @@ def _instruct() -> InstructConfig:
     return InstructConfig(
         image_side=4,
         image_regions=4,
-        loop=LoopConfig(steps=2600, batch_size=32),
+        loop=LoopConfig(steps=2000, batch_size=32),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
     )

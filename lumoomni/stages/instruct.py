@@ -41,6 +41,7 @@ from lumoomni.media.image import normalise, save_png
 from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
 from lumoomni.model.omni import OmniInputs, OmniModel
+from lumoomni.model.regions import STANDS
 from lumoomni.model.thinker import Thinker
 from lumoomni.model.vision import VisionTower
 from lumoomni.pipeline import StageContext
@@ -50,8 +51,6 @@ from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.loss import lm_loss
 from lumoomni.train.optim import OptimConfig
 from lumoomni.train.warm_start import Described, start_ears, start_eyes
-
-PLACE_WORDS = ("right", "above", "left", "below")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,8 +182,8 @@ def warm_start(
         for picture in pictures
     ]
     start_eyes(model.image_connector, model.vision, table, pixels, described)
-    words = (table[torch.tensor(codec.encode(f" {word}"))].sum(0) for word in PLACE_WORDS)
-    model.image_connector.name_places(*words)
+    words = [table[torch.tensor(codec.encode(f" {word}"))].sum(0) for word in STANDS]
+    model.image_connector.name_places(torch.stack(words))
     share = 1.0 if model.image_connector.reader is None else config.places_size
     model.image_connector.scale_places(share * float(table.square().mean().sqrt()))
     if model.audio_connector.spell is not None:

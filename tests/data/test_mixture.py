@@ -23,14 +23,14 @@ def test_training_asks_several_questions_about_one_picture_and_measuring_asks_on
     named = 0
     for index in range(40):
         train, held = DATA.item("train", index, "look"), DATA.item("seen", index, "look")
-        assert 2 <= len(train.turns) <= 10 and len(held.turns) == 2
+        assert 2 <= len(train.turns) <= 16 and len(held.turns) == 2
         assert [len(t.images) for t in train.turns] == [1] + [0] * (len(train.turns) - 1)
         said = [t.text for t in train.turns if t.role == "assistant"]
         scenes = [make_scene(0, "train", index, count) for count in (None, 2, 3)]
         shown = [s for s in scenes if np.array_equal(draw(s, 32), train.turns[0].images[0])]
         if shown:
             named += 1
-            assert len(said) == 5 and any(matches(shown[0], text) for text in said)
+            assert len(said) == 8 and any(matches(shown[0], text) for text in said)
             continue
         # Without a name: nothing that is asked or said names all colours, or all shapes.
         words = set(normalise(" ".join(t.text for t in train.turns)).split())

@@ -7,12 +7,12 @@ from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
 from lumoomni.model.encoder import EncoderConfig
 from lumoomni.model.regions import (
     IGNORE,
+    STANDS,
     RegionReader,
     RegionReaderConfig,
-    bearings,
     expect_words,
-    orders,
     region_losses,
+    stands,
     take_patches,
 )
 from lumoomni.model.vision import VisionFeatures, VisionTower, VisionTowerConfig
@@ -131,16 +131,19 @@ def test_a_connector_says_each_thing_in_words_and_place() -> None:
     torch.nn.init.zeros_(made.project.bias)
     patches = picture((3, 2, 9.0, 2), (0, 0, 8.0, 1))
     out = made.picture(VisionFeatures(torch.randn(1, WIDTH), patches))
-    assert tuple(out.shape) == (1, made.config.positions, 6) == (1, 7, 6)
+    assert tuple(out.shape) == (1, made.config.positions, 6) == (1, 10, 6)
     assert made.row_table is not None and made.column_table is not None
-    assert made.bearing_table is not None and made.order_table is not None
-    side = bearings(made.reader.find(patches, 2), 16)[0]
-    where = made.bearing_table[side] + made.order_table[[1, 3]]
-    first = table[0] + made.row_table[0] + made.column_table[0] + where[0]
-    second = table[1] + made.row_table[3] + made.column_table[2] + where[1]
-    assert torch.allclose(out[0, 1:3], first.expand(2, -1), atol=1e-5)
-    assert torch.allclose(out[0, 3:5], second.expand(2, -1), atol=1e-5)
-    assert float(out[0, 5:].abs().max()) == 0.0 and float(out[0, 0].abs().max()) == 0.0
+    assert made.stand_table is not None and made.stand_shift is not None
+    made.stand_shift.normal_()
+    out = made.picture(VisionFeatures(torch.randn(1, WIDTH), patches))
+    where = stands(made.reader.find(patches, 2))[0]
+    one, two = made.stand_table[where]
+    words = table[:2] + made.stand_shift[where]
+    assert torch.allclose(out[0, 1:3], words[0].expand(2, -1), atol=1e-5)
+    assert torch.allclose(out[0, 3], made.row_table[0] + made.column_table[0] + one, atol=1e-5)
+    assert torch.allclose(out[0, 4:6], words[1].expand(2, -1), atol=1e-5)
+    assert torch.allclose(out[0, 6], made.row_table[3] + made.column_table[2] + two, atol=1e-5)
+    assert float(out[0, 7:].abs().max()) == 0.0 and float(out[0, 0].abs().max()) == 0.0
 
 
 def test_a_connector_takes_the_reader_of_its_tower_or_refuses() -> None:
@@ -172,38 +175,35 @@ def test_places_next_to_each_other_are_alike() -> None:
 
 
 @torch.no_grad()
-def test_bearings_tell_right_above_left_and_below() -> None:
-    strong = 9.0
-    for (one, other), quarters in (
-        (((0, 1), (3, 1)), (1, 3)),
-        (((1, 0), (2, 3)), (2, 0)),
-        (((2, 0), (1, 3)), (2, 0)),
+def test_two_things_stand_apart_the_way_they_are_farther() -> None:
+    for one, other, wanted in (
+        ((0, 1), (3, 1), ["above", "below"]),
+        ((1, 0), (2, 3), ["left", "right"]),
+        ((2, 0), (1, 3), ["left", "right"]),
+        ((3, 0), (0, 1), ["below", "above"]),
     ):
-        patches = picture((*one, strong, 1), (*other, strong, 2))
-        found = reader().find(patches, 2)
-        assert tuple(bearings(found, 16).div(4, rounding_mode="floor")[0].tolist()) == quarters
-    alone = reader().find(picture((2, 1, strong, 1)), 3)
-    assert int(bearings(alone, 16)[0, 0]) == 16
+        found = reader().find(picture((*one, 9.0, 1), (*other, 9.0, 2)), 3)
+        assert [STANDS[i - 1] for i in stands(found)[0, :2].tolist()] == wanted
+        assert int(stands(found)[0, 2]) == 0
 
 
 @torch.no_grad()
-def test_orders_tell_first_between_last_and_alone() -> None:
+def test_one_thing_stands_nowhere_and_more_than_two_in_a_row() -> None:
     things = [(0, 0, 9.0, 1), (2, 2, 9.0, 2), (0, 3, 9.0, 3)]
-    for count, wanted in ((1, [0]), (2, [1, 3]), (3, [1, 2, 3])):
-        found = reader().find(picture(*things[:count]), 4)
-        assert orders(found)[0, :count].tolist() == wanted
+    alone = reader().find(picture(things[0]), 4)
+    assert stands(alone)[0].tolist() == [0, 0, 0, 0]
+    row = reader().find(picture(*things), 4)
+    assert [STANDS[i - 1] for i in stands(row)[0, :3].tolist()] == ["left", "middle", "right"]
 
 
 @torch.no_grad()
-def test_directions_start_from_the_words_for_them() -> None:
-    made, words = LinearConnector(config()), torch.randn(4, 6)
-    made.name_places(*words)
-    assert made.bearing_table is not None and made.order_table is not None
-    patches = picture((0, 1, 9.0, 1), (3, 1, 9.0, 2))
-    found = reader().find(patches, 3)
-    above, below = made.bearing_table[bearings(found, 16)[0, :2]]
+def test_stands_start_from_the_words_for_them() -> None:
+    made, words = LinearConnector(config()), torch.randn(5, 6)
+    made.name_places(words)
+    assert made.stand_table is not None
+    found = reader().find(picture((0, 1, 9.0, 1), (3, 1, 9.0, 2)), 3)
+    above, below = made.stand_table[stands(found)[0, :2]]
     assert torch.equal(above, words[1]) and torch.equal(below, words[3])
-    assert torch.equal(made.order_table[1], words[2]) and torch.equal(made.order_table[3], words[0])
 
 
 @torch.no_grad()
