@@ -6,6 +6,7 @@ that nothing is forgotten. The towers stay frozen, and so does the token table, 
 reads. The gate asks held-out questions, swaps pictures and sounds, and has the Talker read back.
 """
 
+import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +14,7 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lumoomni.audits.instructed import (
     Asked,
@@ -38,6 +39,7 @@ from lumoomni.infer.assemble import load_part, load_settings, save_part
 from lumoomni.infer.listen import transcribe
 from lumoomni.infer.speech import reply_states, talk
 from lumoomni.media.image import normalise, save_png
+from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
 from lumoomni.model.omni import OmniInputs, OmniModel
@@ -74,6 +76,8 @@ class InstructConfig:
     audio_rate: float = 0.2
     """The Thinker's and the audio connector's learning rates, as shares of the image connector's.
     Speech starts out readable, and a full rate washes that away in a hundred updates (LOG.md)."""
+    hold_weight: float = 1.0
+    """Weight of keeping the Thinker's states on text alone what they were, beside the answers."""
     warm_start_items: int = 800
     """Pictures that the image connector is first fitted to; 0 starts both connectors at random."""
     spell: bool = True
@@ -87,16 +91,23 @@ class InstructConfig:
 
 
 class InstructTask:
-    """Answers to conversations with media."""
+    """Answers to conversations with media; on text alone, the Thinker's states stay as they were.
 
-    def __init__(self, model: OmniModel, groups: LengthGroups[Encoded]) -> None:
+    Learning without forgetting (arXiv 1606.09282), on states instead of answers: the Talker reads
+    them too, and was made for the old ones.
+    """
+
+    def __init__(
+        self, model: OmniModel, groups: LengthGroups[Encoded], hold_weight: float = 0.0
+    ) -> None:
         assert model.image_connector is not None and model.audio_connector is not None
         self.modules: dict[str, nn.Module] = {
             "thinker": model.thinker,
             "image_connector": model.image_connector,
             "audio_connector": model.audio_connector,
         }
-        self._model, self._groups = model, groups
+        self._model, self._groups, self._hold = model, groups, hold_weight
+        self._before = copy.deepcopy(model.thinker).eval() if hold_weight else None
 
     def batch(self, index: int) -> Batch:
         return collate(self._groups.batch(index))
@@ -114,7 +125,26 @@ class InstructTask:
         )
         hidden = self._model(inputs).hidden
         result = lm_loss(hidden, batch.labels, self._model.thinker.head_weight())
-        return StepLoss(result.total, {})
+        if self._before is None:
+            return StepLoss(result.total, {})
+        held = drift(self._before, hidden, batch) * result.count
+        return StepLoss(result.total + self._hold * held, {"held": float(held.detach())})
+
+
+def drift(before: Thinker, hidden: Tensor, batch: Batch) -> Tensor:
+    """How far the states of rows of plain text are from what they were, as a share of their size.
+
+    hidden [B, T, D] of the batch; a mean over the rows' tokens, 0 where no row is text alone.
+    """
+    rows = ((batch.ids >= 0).all(1)).nonzero()[:, 0]
+    if not len(rows):
+        return hidden.new_zeros(())
+    lengths = batch.lengths[rows]
+    with torch.no_grad():
+        wanted = before(before.embed(batch.ids[rows]), attention=AttentionSpec(lengths=lengths))
+    real = torch.arange(hidden.shape[1]) < lengths[:, None]
+    old, new = wanted.hidden[real].float(), hidden[rows][real].float()
+    return (new - old).square().sum() / old.square().sum()
 
 
 def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
@@ -220,7 +250,13 @@ def run(context: StageContext) -> Report:
         seed=context.seed,
     )
     rates = {"thinker.": config.thinker_rate, "audio_connector.": config.audio_rate}
-    fit(InstructTask(model, groups), config.loop, config.optim, site_of(context), rates)
+    fit(
+        InstructTask(model, groups, config.hold_weight),
+        config.loop,
+        config.optim,
+        site_of(context),
+        rates,
+    )
     model.eval()
     if frozen != (fingerprint(model.vision), fingerprint(model.audio)):
         raise RuntimeError("a frozen tower changed during training")

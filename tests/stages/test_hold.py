@@ -1,0 +1,70 @@
+"""Keeping the Thinker's states on text while it learns from media."""
+
+import copy
+
+import torch
+
+from lumoomni.data.conversation import IGNORE, Batch
+from lumoomni.ids import IMAGE_PATCH
+from lumoomni.model.attention import AttentionSpec
+from lumoomni.model.thinker import Thinker
+from lumoomni.stages.instruct import drift
+from tests.tiny import modules, text_codec
+
+
+def batch(ids: torch.Tensor, lengths: list[int]) -> Batch:
+    labels = torch.full_like(ids, IGNORE)
+    return Batch(
+        ids=ids,
+        labels=labels,
+        lengths=torch.tensor(lengths),
+        pixels=None,
+        mels=None,
+        mel_lengths=None,
+    )
+
+
+def states(thinker: Thinker, given: Batch) -> torch.Tensor:
+    embeds = thinker.embed(given.ids.clamp(min=0))
+    return thinker(embeds, attention=AttentionSpec(lengths=given.lengths)).hidden
+
+
+def test_only_rows_of_text_alone_are_held_and_only_their_real_tokens() -> None:
+    before = modules(text_codec())["thinker"].eval()
+    assert isinstance(before, Thinker)
+    after = copy.deepcopy(before)
+    torch.manual_seed(1)
+    ids = torch.randint(0, 200, (3, 6))
+    ids[1, 2] = IMAGE_PATCH
+    given = batch(ids, [6, 6, 4])
+    hidden = states(after, given)
+    assert float(drift(before, hidden, given).detach()) < 1e-10
+    changed = hidden.detach().clone()
+    changed[1] += 5.0  # a row with a picture
+    changed[2, 4:] += 5.0  # padding
+    assert float(drift(before, changed, given)) < 1e-10
+    changed[2, 3] += 5.0
+    assert float(drift(before, changed, given)) > 1e-2
+    pictures = batch(ids[1:2], [6])
+    assert float(drift(before, hidden[1:2].detach(), pictures)) == 0.0
+
+
+def test_its_gradient_leads_back() -> None:
+    before = modules(text_codec())["thinker"].eval()
+    assert isinstance(before, Thinker)
+    after = copy.deepcopy(before)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in after.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    given = batch(torch.randint(0, 200, (4, 6)), [6, 5, 4, 6])
+    optimiser = torch.optim.Adam(after.parameters(), lr=2e-3)
+    sizes = []
+    for _ in range(40):
+        away = drift(before, states(after, given), given)
+        optimiser.zero_grad()
+        away.backward()
+        optimiser.step()
+        sizes.append(float(away.detach()))
+    assert sizes[-1] < 0.3 * sizes[0]
+    assert all(parameter.grad is None for parameter in before.parameters())
