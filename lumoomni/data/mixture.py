@@ -174,6 +174,7 @@ class InstructData:
                 asked.append(qa)
             if len(asked) == count:
                 break
+        asked = asked or [visual_question(scene, stream, "count")]
         order = stream.permutation(len(asked))
         return picture, [asked[int(i)] for i in order]
 

@@ -16,6 +16,7 @@ IGNORE = -100  # the class of a word that nobody told
 # Log-odds from which a patch is a centre. A centre on the edge of a patch shares its odds with the
 # next one, so that even odds miss 3 % of the things; one in seven misses none (LOG.md).
 LEAST_ODDS = -1.7
+STANDS = ("right", "above", "left", "below", "middle")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +98,6 @@ def _fine_places(odds: Tensor) -> Tensor:
     rows, columns = odds * steps[:, None], odds * steps
     sums = F.avg_pool2d(torch.stack([odds, rows, columns], 1), 3, stride=1, padding=1)
     return (sums[:, 1:] / sums[:, :1].clamp(min=1e-9)).movedim(1, -1)
-
-
-STANDS = ("right", "above", "left", "below", "middle")
 
 
 def stands(regions: Regions) -> Tensor:

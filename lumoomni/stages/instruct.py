@@ -32,6 +32,7 @@ from lumoomni.codecs.vocoder import vocode
 from lumoomni.data.conversation import Batch, Encoded, Layout, collate
 from lumoomni.data.grouping import LengthGroups
 from lumoomni.data.mixture import InstructData, InstructMixture
+from lumoomni.data.sample import UNTOLD, PictureItem
 from lumoomni.data.sources import open_speech
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, exact
@@ -52,7 +53,7 @@ from lumoomni.train.freeze import fingerprint, freeze
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.loss import lm_loss
 from lumoomni.train.optim import OptimConfig
-from lumoomni.train.warm_start import Described, start_ears, start_eyes
+from lumoomni.train.warm_start import Described, start_ears, start_eyes, take_reader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,8 @@ class InstructConfig:
     hold_weight: float = 5.0
     """Weight of keeping the Thinker's states on text alone what they were, beside the answers."""
     warm_start_items: int = 800
-    """Pictures that the image connector is first fitted to; 0 starts both connectors at random."""
+    """Pictures that an image connector without regions is first fitted to; 0 starts it, and the
+    audio connector, at random."""
     spell: bool = True
     """Let the audio connector also say what the recogniser hears, as soft text."""
     eval_items: int = 200
@@ -190,37 +192,45 @@ def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
 def warm_start(
     model: OmniModel, data: InstructData, layout: Layout, config: InstructConfig
 ) -> None:
-    """Fit the connectors in closed form to the Thinker's embeddings, before any training."""
-    count = config.warm_start_items
-    if count == 0:
-        return
+    """Let the connectors start in the Thinker's own embeddings, before any training."""
     assert model.vision is not None and model.image_connector is not None
     assert model.audio is not None and model.audio_connector is not None
+    eyes, ears, codec = model.image_connector, model.audio_connector, layout.text_codec
     table = model.thinker.token_table.weight.detach()
-    pictures, codec = data.pictures(count), layout.text_codec
+    size = float(table.square().mean().sqrt())
+    if eyes.reader is not None:
+        # Not a fit but a part of the tower: without it no region would be found at all.
+        take_reader(eyes, model.vision, table)
+        freeze(eyes.reader)
+        words = [table[torch.tensor(codec.encode(f" {word}"))].sum(0) for word in STANDS]
+        eyes.name_places(torch.stack(words))
+        eyes.scale_places(config.places_size * size)
+    elif config.warm_start_items:
+        fit_eyes(model, data.pictures(config.warm_start_items), codec)
+        eyes.scale_places(size)
+    if config.warm_start_items and ears.spell is not None:
+        start_ears(ears, model.audio, table)
+        freeze(ears.spell)
+
+
+def fit_eyes(model: OmniModel, pictures: Sequence[PictureItem], codec: TextCodec) -> None:
+    """Fit the image connector's linear map to the words of captions and regions."""
+    assert model.vision is not None and model.image_connector is not None
     pixels = normalise([picture.image for picture in pictures])
     side = model.image_connector.config.side
     described = [
         Described(
             caption=codec.encode(" " + picture.caption),
             regions=[
-                (codec.encode(" " + region.text), region.cells(side))
+                (codec.encode(" " + region.text.replace(f" {UNTOLD}", "")), region.cells(side))
                 for region in picture.regions
-                if side and model.image_connector.reader is None
+                if side
             ],
         )
         for picture in pictures
     ]
+    table = model.thinker.token_table.weight.detach()
     start_eyes(model.image_connector, model.vision, table, pixels, described)
-    words = [table[torch.tensor(codec.encode(f" {word}"))].sum(0) for word in STANDS]
-    model.image_connector.name_places(torch.stack(words))
-    share = 1.0 if model.image_connector.reader is None else config.places_size
-    model.image_connector.scale_places(share * float(table.square().mean().sqrt()))
-    if model.audio_connector.spell is not None:
-        start_ears(model.audio_connector, model.audio, table)
-        freeze(model.audio_connector.spell)
-    if model.image_connector.reader is not None:
-        freeze(model.image_connector.reader)
 
 
 def run(context: StageContext) -> Report:

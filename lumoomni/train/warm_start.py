@@ -55,8 +55,12 @@ def start_ears(connector: LinearConnector, tower: AudioTower, table: Tensor) -> 
     torch.nn.init.zeros_(connector.project.bias)
 
 
-def _take_reader(connector: LinearConnector, tower: VisionTower, table: Tensor) -> None:
-    """Say each found region in the embeddings of its ids; a blank becomes zeros."""
+@torch.no_grad()
+def take_reader(connector: LinearConnector, tower: VisionTower, table: Tensor) -> None:
+    """Say each region that the tower reads in the embeddings of its ids; a blank becomes zeros.
+
+    The linear path starts silent. Raises ValueError when the tower's reader has another shape.
+    """
     assert connector.reader is not None and connector.symbol_table is not None
     if tower.reader is None or tower.reader.config != connector.reader.config:
         raise ValueError(
@@ -89,15 +93,10 @@ def start_eyes(
 ) -> None:
     """Map positions to the embeddings of what they show; pixels [I, 3, S, S], table [V, D].
 
-    A connector that reads regions takes over the tower's own reader, and its linear path starts
-    silent; nothing is fitted then. Raises ValueError when the tower's reader has another shape.
     Where regions are described, each position is fitted to the summed embeddings of the regions
     over it and to zeros elsewhere; where none is, only the sum over a picture's positions is
     fitted, to the sum of its caption's embeddings.
     """
-    if connector.reader is not None:
-        _take_reader(connector, tower, table)
-        return
     features = torch.cat([connector.pooled(tower(part)) for part in pixels.split(128)])
     places = features.shape[1]
     if any(one.regions for one in described):

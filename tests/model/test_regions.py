@@ -16,7 +16,7 @@ from lumoomni.model.regions import (
     take_patches,
 )
 from lumoomni.model.vision import VisionFeatures, VisionTower, VisionTowerConfig
-from lumoomni.train.warm_start import start_eyes
+from lumoomni.train.warm_start import take_reader
 
 GRID, WIDTH, SYMBOLS = 4, 8, 5
 
@@ -126,6 +126,7 @@ def test_a_connector_says_each_thing_in_words_and_place() -> None:
     assert made.reader is not None and made.symbol_table is not None
     made.reader.load_state_dict(reader().state_dict(), strict=False)
     made.reader.norm = torch.nn.Identity()  # type: ignore[assignment]
+    made.reader.words.weight.mul_(0.02)  # barely sure, and still one word and no mixture
     made.symbol_table[0], made.symbol_table[1:] = 0.0, table[:SYMBOLS]
     torch.nn.init.zeros_(made.project.weight)
     torch.nn.init.zeros_(made.project.bias)
@@ -153,14 +154,14 @@ def test_a_connector_takes_the_reader_of_its_tower_or_refuses() -> None:
     )
     tower, table = VisionTower(shape), torch.randn(9, 6)
     made = LinearConnector(config())
-    start_eyes(made, tower, table, torch.zeros(0, 3, 32, 32), ())
+    take_reader(made, tower, table)
     assert made.reader is not None and made.symbol_table is not None and tower.reader is not None
     for one, other in zip(made.reader.parameters(), tower.reader.parameters(), strict=True):
         assert torch.equal(one, other)
     assert torch.equal(made.symbol_table[1:], table[:SYMBOLS])
     blind = VisionTower(VisionTowerConfig(image_size=32, patch=8, encoder=encoder))
     with pytest.raises(ValueError, match="but the tower as None"):
-        start_eyes(made, blind, table, torch.zeros(0, 3, 32, 32), ())
+        take_reader(made, blind, table)
     with pytest.raises(ValueError, match="need words, a grid and symbols"):
         LinearConnectorConfig(source_width=8, target_width=6, regions=2)
 

@@ -7,8 +7,9 @@ import torch
 from lumoomni.data.conversation import IGNORE, Batch
 from lumoomni.ids import IMAGE_PATCH
 from lumoomni.model.attention import AttentionSpec
+from lumoomni.model.omni import OmniModel
 from lumoomni.model.thinker import Thinker
-from lumoomni.stages.instruct import drift
+from lumoomni.stages.instruct import InstructTask, drift
 from tests.tiny import modules, text_codec
 
 
@@ -68,3 +69,22 @@ def test_its_gradient_leads_back() -> None:
         sizes.append(float(away.detach()))
     assert sizes[-1] < 0.3 * sizes[0]
     assert all(parameter.grad is None for parameter in before.parameters())
+
+
+def test_the_task_adds_the_drift_only_with_a_weight() -> None:
+    parts = modules(text_codec())
+    names = ("vision", "image_connector", "audio", "audio_connector")
+    model = OmniModel(parts["thinker"], **{name: parts[name] for name in names})  # type: ignore[arg-type]
+    tasks = [InstructTask(model, None, weight) for weight in (0.0, 2.0)]  # type: ignore[arg-type]
+    torch.manual_seed(1)
+    given = batch(torch.randint(0, 200, (3, 6)), [6, 6, 6])
+    given.labels[:, 3:] = given.ids[:, 3:]
+    with torch.no_grad():
+        first, second = (float(task.loss(given).total) for task in tasks)
+        assert abs(first - second) < 1e-4
+        for parameter in model.thinker.blocks.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        away, held = (task.loss(given) for task in tasks)
+    assert not away.parts
+    assert abs(float(held.total - away.total) - 2.0 * held.parts["held"]) < 1e-3
+    assert held.parts["held"] > 0.1

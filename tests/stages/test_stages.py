@@ -132,7 +132,8 @@ def test_instruct_leaves_towers_and_token_table_alone(
 @pytest.mark.slow
 def test_the_log_holds_the_curve(built: tuple[Path, dict[str, Artifact]]) -> None:
     log = (built[0] / "pretrain_text" / "log.jsonl").read_text().splitlines()
-    assert json.loads(log[-1])["step"] == 6
+    last = json.loads(log[-1])
+    assert last["step"] == 6 and last["data_ms"] > 0 and last["wait_ms"] >= 0
 
 
 def talker_verdict(texts: list[str], heard: list[str]) -> Verdict:

@@ -55,7 +55,7 @@ def test_every_colour_comes_in_every_outline_alike():
 
 
 def test_outlines_look_like_no_named_shape():
-    """Each outline's mask overlaps every named shape's, at any turn, by well under nine tenths."""
+    """Each outline's mask overlaps every named shape's, at any turn, by less than four fifths."""
 
     def mask(thing: Thing) -> np.ndarray:
         plain = Thing("white", thing.shape, "large", 0.5, 0.5, 0.3, thing.angle)
