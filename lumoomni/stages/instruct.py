@@ -258,6 +258,7 @@ def run(context: StageContext) -> Report:
         lambda i: layout.encode(data.item("train", i).turns),
         batch_size=config.loop.batch_size,
         seed=context.seed,
+        parts=config.loop.accumulate,
     )
     rates = {"thinker.": config.thinker_rate, "audio_connector.": config.audio_rate}
     fit(

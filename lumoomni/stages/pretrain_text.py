@@ -100,6 +100,7 @@ def run(context: StageContext) -> Report:
         lambda i: encode_item(layout, source.item("train", i)),
         batch_size=config.loop.batch_size,
         seed=context.seed,
+        parts=config.loop.accumulate,
     )
     task = TextTask(thinker, groups, config.aux_weight)
     fit(task, config.loop, config.optim, site_of(context))

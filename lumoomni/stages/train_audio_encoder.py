@@ -207,6 +207,7 @@ def run(context: StageContext) -> Report:
         lambda i: utterance(codec, mel, source.item("train", i)),
         batch_size=config.loop.batch_size,
         seed=context.seed,
+        parts=config.loop.accumulate,
     )
     fit(CtcTask(tower, groups, config), config.loop, config.optim, site_of(context))
     save_part(context.out, "audio", tower)

@@ -124,7 +124,9 @@ class TalkerTask:
     ) -> None:
         self.modules: dict[str, nn.Module] = {"talker": talker}
         self._talker, self._studio, self._source, self._config = talker, studio, source, config
-        self._groups = LengthGroups(self._line, batch_size=config.loop.batch_size)
+        self._groups = LengthGroups(
+            self._line, batch_size=config.loop.batch_size, parts=config.loop.accumulate
+        )
 
     def _line(self, index: int) -> Line:
         # An utterance without alignment gives its place to the next one; `measure` counts them.

@@ -2,17 +2,21 @@
 
 Knows: steps, accumulation, precision, clipping, schedules, checkpoints, progress.
 Does not know: what a batch is or what is learned; a `Task` says that.
-Costs: nothing per step but one number read back; batches are made in a thread, ahead of time.
+Costs: nothing per step but one number read back; batches are made in a thread, ahead of time. The
+micro-batches of an update are learned from at the same time, by as many processes as there are
+cores (`train/crew.py`).
 
-Data position is one integer. `Task.batch(i)` is a pure function of i, so a run that was killed and
-continued sees the same batches in the same order, and its result is bit-equal on a CPU.
+Data position is one integer. `Task.batch(i)` is a pure function of i, and what is drawn in a loss
+depends on (seed, i) alone, so a run that was killed and continued sees the same batches in the same
+order, and its result is bit-equal on a CPU; with two micro-batches also to that of another number
+of cores.
 """
 
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +26,8 @@ from torch import Tensor, nn
 from lumoomni.pipeline import StageContext
 from lumoomni.runtime import Interrupted, Progress
 from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from lumoomni.train.optim import OptimConfig, Optimizers
+from lumoomni.train.crew import Crew, crew, crew_size
+from lumoomni.train.optim import OptimConfig, Optimizers, bf16_supported
 
 CPU = torch.device("cpu")
 
@@ -40,6 +45,7 @@ class LoopConfig:
     log_every: int = 10
     checkpoint_seconds: float = 30.0
     prefetch: int = 2
+    """Micro-batches that a process has ready ahead of its updates."""
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.accumulate) < 1:
@@ -96,13 +102,8 @@ class FitSite:
     stop: threading.Event
     seed: int = 0
     device: torch.device = CPU
-
-
-def bf16_supported(device: torch.device) -> bool:
-    """True when bfloat16 arithmetic is native here; emulated bfloat16 is slower than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    crew: int = 0
+    """Processes that share the micro-batches of an update; 0: as many as this machine can use."""
 
 
 def fit(
@@ -115,9 +116,8 @@ def fit(
     """Train `task` for `loop.steps` updates, from the last checkpoint in `site.work` if any.
 
     Raises Interrupted after saving when `site.stop` is set, RuntimeError when the loss is not
-    finite, InputError when a checkpoint cannot be read.
+    finite or a process of the crew died, InputError when a checkpoint cannot be read.
     """
-    torch.manual_seed(site.seed)
     for module in task.modules.values():
         module.train()
         if loop.compile:
@@ -125,55 +125,103 @@ def fit(
     optimizers = Optimizers(_named(task), optim, rate_scale)
     path = site.work / f"{site.name}.safetensors"
     start = _resume(task, optimizers, path) if path.exists() else 0
-    autocast = loop.bf16 and bf16_supported(site.device)
-    began = saved = time.monotonic()
-    smoothed = _Smoothed()
-    with (
-        _Prefetch(task, start * loop.accumulate, loop) as batches,
-        site.progress.task(site.name, total=loop.steps, unit="step", start=start) as bar,
-    ):
-        for step in range(start, loop.steps):
-            micro = [batches.next() for _ in range(loop.accumulate)]
-            factor = optimizers.set_rate(step, loop.steps)
-            loss, parts = _update(task, micro, optimizers, autocast, site.device)
-            smoothed.add(loss, {**parts, **batches.spent(loop.accumulate)})
-            bar.update(1, loss=smoothed.loss)
-            done = step + 1
-            if done % loop.log_every == 0 or done == loop.steps:
-                site.log({"step": done, "lr": factor, **smoothed.flush()})
-            stopping = site.stop.is_set()
-            if stopping or time.monotonic() - saved > loop.checkpoint_seconds:
-                _save(task, optimizers, path, done)
-                saved = time.monotonic()
-            if stopping and done < loop.steps:
-                raise Interrupted(f"{site.name} stopped after step {done} of {loop.steps}")
-    _save(task, optimizers, path, loop.steps)
+    size = site.crew or crew_size(loop.accumulate)
+    if not _shareable(task, loop, site.device):
+        size = 1
+    began = time.monotonic()
+    with crew(size, optimizers.parameters, optimizers.shareable()) as member:
+        optimizers.join(member)
+        run = _Run(task, loop, optimizers, site if member.rank == 0 else _quiet(site), member)
+        run.go(start, path)
     for module in task.modules.values():
         module.eval()
     seconds = time.monotonic() - began
     samples = (loop.steps - start) * loop.batch_size * loop.accumulate
-    return FitResult(loop.steps, smoothed.last, seconds, samples / max(seconds, 1e-9))
+    return FitResult(loop.steps, run.smoothed.last, seconds, samples / max(seconds, 1e-9))
 
 
-def _update(
-    task: Task, micro: list[Any], optimizers: Optimizers, autocast: bool, device: torch.device
-) -> tuple[float, dict[str, float]]:
-    # One normaliser for the whole update: N micro-batches give the gradient of one big batch.
-    weight = sum(task.weight(batch) for batch in micro)
-    if weight <= 0:
-        raise RuntimeError("a whole update holds nothing to learn from: every label is masked")
-    total, parts = 0.0, {}
-    for batch in micro:
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            result = task.loss(batch)
-        (result.total / weight).backward()
-        total += float(result.total.detach())
-        for key, value in result.parts.items():
-            parts[key] = parts.get(key, 0.0) + value / weight
-    if not total < float("inf"):
-        raise RuntimeError(f"the loss became {total}; lower the learning rate or check the data")
-    parts["grad_norm"] = optimizers.step()
-    return total / weight, parts
+class _Run:
+    """The updates of one member of the crew."""
+
+    def __init__(
+        self, task: Task, loop: LoopConfig, optimizers: Optimizers, site: FitSite, crew: Crew
+    ) -> None:
+        self.smoothed = _Smoothed()
+        self._task, self._loop, self._optimizers = task, loop, optimizers
+        self._site, self._crew = site, crew
+        self._autocast = loop.bf16 and bf16_supported(site.device)
+
+    def go(self, start: int, path: Path) -> None:
+        """From update `start` to the last; rank 0 logs, and saves to `path`."""
+        loop, site, first = self._loop, self._site, self._crew.rank == 0
+        saved = time.monotonic()
+        mine = self._crew.mine(loop.accumulate)
+        with (
+            _Prefetch(self._task, start, loop, mine) as batches,
+            site.progress.task(site.name, total=loop.steps, unit="step", start=start) as bar,
+        ):
+            for step in range(start, loop.steps):
+                micro = {step * loop.accumulate + i: batches.next() for i in mine}
+                factor = self._optimizers.set_rate(step, loop.steps)
+                loss, parts, stopping = self._update(micro)
+                self.smoothed.add(loss, {**parts, **batches.spent(len(mine))})
+                bar.update(1, loss=self.smoothed.loss)
+                done = step + 1
+                if done % loop.log_every == 0 or done == loop.steps:
+                    site.log({"step": done, "lr": factor, **self.smoothed.flush()})
+                late = time.monotonic() - saved > loop.checkpoint_seconds
+                if first and (stopping or late or done == loop.steps):
+                    _save(self._task, self._optimizers, path, done)
+                    saved = time.monotonic()
+                if stopping and done < loop.steps:
+                    raise Interrupted(f"{site.name} stopped after step {done} of {loop.steps}")
+
+    def _update(self, micro: dict[int, Any]) -> tuple[float, dict[str, float], bool]:
+        task, device, optimizers = self._task, self._site.device, self._optimizers
+        weight, total, parts = 0.0, 0.0, {}
+        for index, batch in micro.items():
+            weight += task.weight(batch)
+            torch.manual_seed((self._site.seed * 1_000_003 + index) % 2**63)
+            with torch.autocast(device.type, torch.bfloat16, enabled=self._autocast):
+                result = task.loss(batch)
+            result.total.backward()
+            total += float(result.total.detach())
+            for key, value in result.parts.items():
+                parts[key] = parts.get(key, 0.0) + value
+        note = {"weight": weight, "loss": total, "stop": self._site.stop.is_set(), "parts": parts}
+        notes = self._crew.add_up(optimizers.parameters, note)
+        # One normaliser for the whole update: N micro-batches give the gradient of one big batch.
+        weight, total = (sum(note[key] for note in notes) for key in ("weight", "loss"))
+        if weight <= 0:
+            raise RuntimeError("a whole update has nothing to learn from: every label is masked")
+        if not total < float("inf"):
+            raise RuntimeError(
+                f"the loss became {total}; lower the learning rate or check the data"
+            )
+        means: dict[str, float] = {}
+        for other in notes:
+            for key, value in other["parts"].items():
+                means[key] = means.get(key, 0.0) + value / weight
+        torch._foreach_div_([p.grad for p in optimizers.parameters if p.grad is not None], weight)
+        means["grad_norm"] = optimizers.step()
+        return total / weight, means, notes[0]["stop"]
+
+
+def _shareable(task: Task, loop: LoopConfig, device: torch.device) -> bool:
+    """Whether a crew may train this: on a CPU, where all that is learned comes from gradients.
+
+    Persistent buffers (a codebook's running means) learn in the forward pass, so the members' own
+    would drift apart.
+    """
+    learned = sum(len(module.state_dict()) for module in task.modules.values())
+    return device.type == "cpu" and not loop.compile and learned == len(_named(task))
+
+
+def _quiet(site: FitSite) -> FitSite:
+    """Where a member of the crew runs that neither shows nor logs nor hears anything."""
+    return replace(
+        site, progress=Progress(silent=True), log=lambda entry: None, stop=threading.Event()
+    )
 
 
 def _named(task: Task) -> list[tuple[str, nn.Parameter]]:
@@ -238,10 +286,10 @@ class _Smoothed:
 class _Prefetch:
     """Makes the next batches in one thread while the current one is learned from."""
 
-    def __init__(self, task: Task, first: int, loop: LoopConfig) -> None:
+    def __init__(self, task: Task, first: int, loop: LoopConfig, mine: range) -> None:
         self._task = task
-        self._next = first
-        self._end = loop.steps * loop.accumulate
+        updates = range(first, loop.steps)
+        self._left = iter([step * loop.accumulate + i for step in updates for i in mine])
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._queue: list[Future[Any]] = []
         self._ahead = loop.prefetch
@@ -272,9 +320,11 @@ class _Prefetch:
         return batch
 
     def _fill(self) -> None:
-        while len(self._queue) < self._ahead and self._next < self._end:
-            self._queue.append(self._pool.submit(self._make, self._next))
-            self._next += 1
+        while len(self._queue) < self._ahead:
+            index = next(self._left, None)
+            if index is None:
+                return
+            self._queue.append(self._pool.submit(self._make, index))
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)

@@ -14,6 +14,9 @@ from typing import Literal
 import torch
 from torch import nn
 
+from lumoomni.train.crew import Crew
+from lumoomni.train.muon import Muon
+
 # Embedding tables and output heads are 2-D too, but their rows are independent symbols: AdamW.
 NOT_MATRICES = (
     *("table", "embed", "head", "ctc", "codebook", "position", "latents", "cls", "probe"),
@@ -94,6 +97,22 @@ class Optimizers:
                 self.members.append(_make(chosen, config, muon=muon))
                 self._base.append([group["lr"] for group in chosen])
 
+    def join(self, crew: Crew) -> None:
+        """Share Muon's products with a crew from now on."""
+        for member in self.members:
+            if isinstance(member, Muon):
+                member.crew = crew
+
+    def shareable(self) -> int:
+        """How many elements all matrices have whose products can be shared."""
+        return sum(
+            parameter.numel()
+            for member in self.members
+            if isinstance(member, Muon)
+            for group in member.param_groups
+            for parameter in group["params"]
+        )
+
     def set_rate(self, step: int, steps: int) -> float:
         """Set every group's rate for `step`; returns the factor applied."""
         factor = rate_at(self.config, step, steps)
@@ -131,10 +150,21 @@ class Optimizers:
             )
 
 
+def bf16_supported(device: torch.device) -> bool:
+    """True when bfloat16 arithmetic is native here; emulated bfloat16 is slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
 def _make(groups: list[dict], config: OptimConfig, *, muon: bool) -> torch.optim.Optimizer:
     if muon:
-        return torch.optim.Muon(
-            groups, lr=config.matrix_lr, weight_decay=config.weight_decay, adjust_lr_fn="original"
+        native = bf16_supported(groups[0]["params"][0].device)
+        return Muon(
+            groups,
+            lr=config.matrix_lr,
+            weight_decay=config.weight_decay,
+            dtype=torch.bfloat16 if native else torch.float32,
         )
     return torch.optim.AdamW(
         groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay, fused=True

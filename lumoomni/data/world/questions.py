@@ -173,29 +173,34 @@ def description(scene: Scene, generator: np.random.Generator) -> QA:
 
 def handles(scene: Scene, thing: Thing, hidden: str = "") -> tuple[str, ...]:
     """Names that fit this thing alone and do not give the hidden attribute away."""
-    names = {
-        thing.shape: ("shape",),
-        f"{thing.colour} {thing.shape}": ("colour", "shape"),
-        f"{thing.colour} thing": ("colour",),
-        f"{thing.colour} one": ("colour",),
-        f"{thing.size} {thing.shape}": ("size", "shape"),
-        f"{thing.size} {thing.colour} thing": ("size", "colour"),
-    }
-    found = []
-    for name, parts in names.items():
-        fits = [t for t in scene.things if all(_has(t, thing, part) for part in parts)]
-        if hidden not in parts and len(fits) == 1:
-            found.append(name)
-    return tuple(found)
-
-
-def _has(other: Thing, thing: Thing, part: str) -> bool:
-    """Whether two things agree in one attribute."""
-    return {
-        "colour": other.colour == thing.colour,
-        "shape": other.shape == thing.shape,
-        "size": other.size == thing.size,
-    }[part]
+    colour, shape, size = thing.colour, thing.shape, thing.size
+    names = (
+        (shape, ("shape",)),
+        (f"{colour} {shape}", ("colour", "shape")),
+        (f"{colour} thing", ("colour",)),
+        (f"{colour} one", ("colour",)),
+        (f"{size} {shape}", ("size", "shape")),
+        (f"{size} {colour} thing", ("size", "colour")),
+    )
+    # In which attributes each other thing agrees; a name fits it too if it tells only of those.
+    shared = [
+        {
+            part
+            for part, same in (
+                ("colour", other.colour == colour),
+                ("shape", other.shape == shape),
+                ("size", other.size == size),
+            )
+            if same
+        }
+        for other in scene.things
+        if other is not thing
+    ]
+    return tuple(
+        name
+        for name, parts in names
+        if hidden not in parts and not any(same.issuperset(parts) for same in shared)
+    )
 
 
 def _name(scene: Scene, thing: Thing, generator: np.random.Generator) -> str:

@@ -1,0 +1,30 @@
+"""Muon is torch's Muon, with products that can be shared."""
+
+import torch
+from torch import nn
+
+from lumoomni.train.muon import Muon, orthogonal
+
+
+def test_it_moves_as_torchs_own() -> None:
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(shape)) for shape in ((8, 24), (24, 8), (8, 8))]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    mine = Muon(ours, lr=0.05, weight_decay=0.1)
+    other = torch.optim.Muon(theirs, lr=0.05, weight_decay=0.1, adjust_lr_fn="original")
+    for step in range(5):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=torch.Generator().manual_seed(step))
+            b.grad = a.grad.clone()
+        mine.step()
+        other.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=2e-3, rtol=1e-2)
+
+
+def test_singular_values_come_near_one() -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(48, 16) @ torch.diag(torch.logspace(0, -1, 16))
+    values = torch.linalg.svdvals(orthogonal(matrix, dtype=torch.float32))
+    assert values.min() > 0.6 and values.max() < 1.25
+    assert torch.linalg.svdvals(matrix).min() / torch.linalg.svdvals(matrix).max() < 0.2
