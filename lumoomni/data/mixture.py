@@ -15,7 +15,12 @@ from lumoomni.data.sources import open_pictures, open_speech, open_text
 from lumoomni.data.world.asking import QA
 from lumoomni.data.world.language import caption, normalise, uncoloured
 from lumoomni.data.world.nameless import bend, dye
-from lumoomni.data.world.questions import description, kinds_for, visual_question
+from lumoomni.data.world.questions import (
+    PLACE_KINDS,
+    description,
+    kinds_for,
+    visual_question,
+)
 from lumoomni.data.world.scene import Scene, draw, make_scene
 from lumoomni.data.world.speech import augment, synthesize, voice
 from lumoomni.data.world.split import COLOURS, SHAPES, pick, rng
@@ -33,13 +38,6 @@ WITHOUT_COLOURS = (
     "What do you see, apart from colours?",
     "Describe only sizes and shapes.",
 )
-# By how many things there are: where things stand. Text does not teach it, and all else it does,
-# so training asks about pictures mostly this.
-PLACE_KINDS: dict[int, tuple[str, ...]] = {
-    1: (),
-    2: ("where", "neighbour", "relation"),
-    3: ("place", "relation"),
-}
 # A spoken question must make sense without anything written before it.
 SPOKEN_KINDS = ("number", "talk")
 
@@ -52,11 +50,11 @@ class InstructMixture:
     speech: str = "world"
     text: str = "world"
     caption: float = 0.05
-    look: float = 0.46
-    write_down: float = 0.12
-    spoken: float = 0.14
+    look: float = 0.42
+    write_down: float = 0.11
+    spoken: float = 0.16
     spoken_look: float = 0.12
-    text_share: float = 0.11
+    text_share: float = 0.14
     place: float = 0.6
     """Share of training questions about pictures of several things that ask where they stand."""
     several: float = 0.85
@@ -64,10 +62,10 @@ class InstructMixture:
     looks: int = 8
     """Questions about one picture in training, one turn each: a picture is dear, a question is
     not, and each answer teaches to read it."""
-    colourless: float = 0.25
+    colourless: float = 0.35
     """Share of training pictures in inks without a name, described without colours, so that a
     shape is read from the picture and not guessed from the word before it."""
-    nameless: float = 0.25
+    nameless: float = 0.3
     """Share of training pictures to be asked about whose inks or outlines have no name."""
 
     def __post_init__(self) -> None:

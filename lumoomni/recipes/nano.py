@@ -56,7 +56,8 @@ def _pretrain_text() -> PretrainTextConfig:
             max_positions=1024,
         ),
         mel=MEL,
-        loop=LoopConfig(steps=2600, batch_size=16, accumulate=2),
+        shown=0.35,
+        loop=LoopConfig(steps=3000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30),
     )
 
@@ -71,7 +72,7 @@ def _train_audio_encoder() -> TrainAudioEncoderConfig:
             encoder=EncoderConfig(width=144, layers=4, heads=3, ffn_width=432),
         ),
         frame_weight=0.8,
-        loop=LoopConfig(steps=2200, batch_size=8, accumulate=2),
+        loop=LoopConfig(steps=2600, batch_size=8, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.015, warmup=40),
     )
 
@@ -115,7 +116,7 @@ def _train_talker() -> TrainTalkerConfig:
             head_width=32,
             ffn_width=448,
         ),
-        loop=LoopConfig(steps=1800, batch_size=8, accumulate=2),
+        loop=LoopConfig(steps=2000, batch_size=8, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.01, warmup=30),
     )
 

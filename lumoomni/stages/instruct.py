@@ -77,7 +77,7 @@ class InstructConfig:
     audio_rate: float = 0.2
     """The Thinker's and the audio connector's learning rates, as shares of the image connector's.
     Speech starts out readable, and a full rate washes that away in a hundred updates (LOG.md)."""
-    hold_weight: float = 5.0
+    hold_weight: float = 1.0
     """Weight of keeping the Thinker's states on text alone what they were, beside the answers."""
     warm_start_items: int = 800
     """Pictures that an image connector without regions is first fitted to; 0 starts it, and the

@@ -4,6 +4,7 @@ Trains on answers only, each closed by its end symbol. The gate: better than a 3
 text, a key-value cache that changes nothing, and questions answered exactly.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -18,6 +19,9 @@ from lumoomni.data.grouping import LengthGroups
 from lumoomni.data.sample import Source, TextItem, take
 from lumoomni.data.sources import open_text
 from lumoomni.data.world.language import exact_match
+from lumoomni.data.world.source import shown_item
+from lumoomni.data.world.split import share
+from lumoomni.errors import InputError
 from lumoomni.gates import Check, Report, exact
 from lumoomni.infer.answer import answer, text_embedder
 from lumoomni.infer.assemble import ModelSettings, save_part, save_settings
@@ -29,6 +33,8 @@ from lumoomni.pipeline import StageContext
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.loss import lm_loss
 from lumoomni.train.optim import OptimConfig
+
+SHOWN_QUESTIONS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +50,11 @@ class PretrainTextConfig:
     loop: LoopConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
     aux_weight: float = 0.01
+    shown: float = 0.0
+    """Share of training rows, late in the run, that are scenes in the bare words that a picture
+    becomes, with questions about places. Micro-world alone."""
+    shown_from: float = 0.5
+    """Share of the run after which they come: earlier they keep the rest from being learned."""
     eval_items: int = 400
     min_exact_match: float = 0.95
 
@@ -96,8 +107,9 @@ def run(context: StageContext) -> Report:
     codec = TextCodec.train(lines, config.thinker.vocab_size)
     thinker = new_thinker(config, codec, context.seed)
     layout = Layout(text_codec=codec, template=config.template, mel=config.mel)
+    draw = curriculum(config, source, context.seed)
     groups = LengthGroups(
-        lambda i: encode_item(layout, source.item("train", i)),
+        lambda i: encode_item(layout, draw(i)),
         batch_size=config.loop.batch_size,
         seed=context.seed,
         parts=config.loop.accumulate,
@@ -114,6 +126,29 @@ def run(context: StageContext) -> Report:
         ),
     )
     return report
+
+
+def curriculum(
+    config: PretrainTextConfig, source: Source[TextItem], seed: int
+) -> Callable[[int], TextItem]:
+    """Training row by number: the source's own, and late in the run shown scenes among them.
+
+    Raises InputError when scenes are wanted beside other people's text.
+    """
+    if config.shown and config.data != "world":
+        raise InputError(
+            f"pretrain_text.shown is {config.shown}, but only the micro-world has scenes to show; "
+            "set it to 0 for other data"
+        )
+    loop = config.loop
+    late = config.shown_from * loop.steps * loop.accumulate * loop.batch_size
+
+    def draw(index: int) -> TextItem:
+        if index >= late and share("shown", index) < config.shown:
+            return shown_item(seed, "train", index, SHOWN_QUESTIONS)
+        return source.item("train", index)
+
+    return draw
 
 
 def new_thinker(config: PretrainTextConfig, codec: TextCodec, seed: int) -> Thinker:
@@ -136,16 +171,8 @@ def measure(
     encoded = [encode_item(layout, item) for item in held]
     train = (encode_item(layout, source.item("train", i)) for i in range(10 * config.eval_items))
     trigram = Ngram(3, layout.text_codec.vocab_size).learn(train)
-    prompts = [
-        tuple(Turn(role=role, text=text) for role, text in item.turns[:-1])  # type: ignore[arg-type]
-        for item in held
-    ]
     asked = [i for i, item in enumerate(held) if len(item.turns) > 1]
-    said = answer(thinker, text_embedder(thinker), layout, [prompts[i] for i in asked])
-    right = [
-        exact_match(text, held[i].accepted or (held[i].turns[-1][1],))
-        for text, i in zip(said, asked, strict=True)
-    ]
+    said, right = answered(thinker, layout, [held[i] for i in asked])
     ids = torch.from_numpy(max(encoded, key=len).sequence.ids)[None]
     write_examples(context, held, asked, said, right)
     metrics = {
@@ -157,7 +184,23 @@ def measure(
     for kind in sorted({held[i].kind for i in asked}):
         flags = [r for r, i in zip(right, asked, strict=True) if held[i].kind == kind]
         metrics[f"text.exact_match.{kind}"] = share_right(flags)
+    if config.shown:
+        scenes = [shown_item(context.seed, "seen", i, 1) for i in range(config.eval_items // 2)]
+        metrics["text.shown_match"] = share_right(answered(thinker, layout, scenes)[1])
     return Report(metrics=metrics)
+
+
+def answered(
+    thinker: Thinker, layout: Layout, items: Sequence[TextItem]
+) -> tuple[list[str], list[bool]]:
+    """What is said as the last turn of each item, and whether that is right."""
+    prompts = [
+        tuple(Turn(role=role, text=text) for role, text in item.turns[:-1])  # type: ignore[arg-type]
+        for item in items
+    ]
+    said = answer(thinker, text_embedder(thinker), layout, prompts)
+    wanted = [item.accepted or (item.turns[-1][1],) for item in items]
+    return said, [exact_match(text, best) for text, best in zip(said, wanted, strict=True)]
 
 
 def write_examples(

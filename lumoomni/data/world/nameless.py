@@ -1,8 +1,9 @@
-"""Things without a name: inks and outlines that no word of the world covers, for training alone.
+"""Things without a name, and names without a thing, for training alone.
 
-Knows scenes. On such things a word stands alone: a shape in inks without a name, a colour on a
-shape without one. No colour can then be guessed from a shape, or a shape from a colour, which is
-what fails on pairs that training never shows. Costs a few microseconds a thing.
+Knows scenes. In pictures there are inks and outlines that no word of the world covers: a shape in
+inks without a name, a colour on a shape without one. In text there are colours and shapes that no
+picture shows. No colour can then be guessed from a shape, or a shape from a colour, which is what
+fails on pairs that training never shows. Costs a few microseconds a thing.
 
 Which ink or outline comes is independent of everything else: leaving out those near a held-out
 pair taught which colours never go with which shapes (LOG.md). None is near one: a thing half red
@@ -14,8 +15,10 @@ from dataclasses import replace
 import numpy as np
 
 from lumoomni.data.world.scene import OUTLINES, RGB, Scene
-from lumoomni.data.world.split import COLOURS, pick
+from lumoomni.data.world.split import COLOURS, SHAPES, pick
 
+STRANGE_COLOURS = ("pink", "brown", "grey", "golden", "silver", "violet")
+STRANGE_SHAPES = ("heart", "moon", "ring", "arrow", "kite", "bell")
 LEAST_DIFFERENCE = 100
 """Levels of 255 by which two inks of a thing differ in some channel: more than any two shades of
 one named colour."""
@@ -52,6 +55,29 @@ def bend(scene: Scene, stream: np.random.Generator) -> Scene:
     for thing in scene.things:
         outline, turn = pick(stream, OUTLINES), float(stream.uniform(0, 2 * np.pi))
         things.append(replace(thing, outline=outline, angle=turn))
+    return replace(scene, things=tuple(things))
+
+
+def rename(scene: Scene, stream: np.random.Generator) -> Scene:
+    """The scene, for text alone, with colours or with shapes that no picture shows.
+
+    Things that shared a colour (or shape) still do, and no others. A reader learns that the word
+    after "white" is what was said, and not one of the shapes that white things mostly have.
+    """
+    recolour = bool(stream.random() < 0.5)
+    strange, known = (STRANGE_COLOURS, COLOURS) if recolour else (STRANGE_SHAPES, SHAPES)
+    order = stream.permutation(len(strange))
+    used: dict[str, str] = {}
+    for thing in scene.things:
+        word = thing.colour if recolour else thing.shape
+        assert word in known, f"{word} has been renamed already"
+        used.setdefault(word, strange[int(order[len(used)])])
+    things = [
+        replace(thing, colour=used[thing.colour])
+        if recolour
+        else replace(thing, shape=used[thing.shape])
+        for thing in scene.things
+    ]
     return replace(scene, things=tuple(things))
 
 

@@ -117,6 +117,12 @@ PHRASINGS = {
     ),
 }
 VISUAL_KINDS = tuple(kind for kind in PHRASINGS if kind != "describe")
+# By how many things there are: the kinds that ask where things stand.
+PLACE_KINDS: dict[int, tuple[str, ...]] = {
+    1: (),
+    2: ("where", "neighbour", "relation"),
+    3: ("place", "relation"),
+}
 PLACES = ("on the left", "in the middle", "on the right")
 
 

@@ -4,7 +4,14 @@ from collections import Counter
 
 import numpy as np
 
-from lumoomni.data.world.nameless import LEAST_DIFFERENCE, bend, dye
+from lumoomni.data.world.nameless import (
+    LEAST_DIFFERENCE,
+    STRANGE_COLOURS,
+    STRANGE_SHAPES,
+    bend,
+    dye,
+    rename,
+)
 from lumoomni.data.world.scene import OUTLINES, RGB, Thing, draw, make_scene
 from lumoomni.data.world.split import COLOURS, SHAPES, rng
 
@@ -75,3 +82,38 @@ def test_outlines_look_like_no_named_shape():
             for turn in np.linspace(0, 2 * np.pi, 12):
                 named = mask(Thing("white", shape, "large", 0.5, 0.5, 0.3, float(turn)))
                 assert (bent & named).sum() < 0.8 * (bent | named).sum()
+
+
+def test_renamed_things_keep_what_they_shared_and_meet_every_word_alike():
+    met: Counter[tuple[str, str]] = Counter()
+    for index in range(1500):
+        scene = make_scene(0, "train", index)
+        other = rename(scene, rng(0, index))
+        colours = [thing.colour for thing in other.things]
+        strange = colours[0] in STRANGE_COLOURS
+        for a, old in zip(other.things, scene.things, strict=True):
+            assert (a.colour in STRANGE_COLOURS) == strange
+            assert (a.shape in STRANGE_SHAPES) == (not strange)
+            assert (a.colour if not strange else a.shape) in (old.colour, old.shape)
+            for b, older in zip(other.things, scene.things, strict=True):
+                assert (a.colour == b.colour) == (old.colour == older.colour)
+                assert (a.shape == b.shape) == (old.shape == older.shape)
+            met[a.pair] += 1
+    # Every strange word is met by every known one, those of held-out pairs too.
+    assert all(met[c, s] for c in STRANGE_COLOURS for s in SHAPES)
+    assert all(met[c, s] for c in COLOURS for s in STRANGE_SHAPES)
+    assert not any(met[c, s] for c in COLOURS for s in SHAPES)
+
+
+def test_only_training_renames():
+    from lumoomni.data.world.dialogues import scene_talk
+
+    strange = set(STRANGE_COLOURS + STRANGE_SHAPES)
+    said = {
+        split: sum(
+            bool(strange & set(" ".join(t for _, t in scene_talk(0, split, i, 2).turns).split()))
+            for i in range(200)
+        )
+        for split in ("train", "seen")
+    }
+    assert said["seen"] == 0 and 40 <= said["train"] <= 110
