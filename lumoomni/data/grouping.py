@@ -19,6 +19,9 @@ class LengthGroups(Generic[T]):
     `parts` batches that follow each other make one update (`LoopConfig.accumulate`). Each comes
     from a group of its own, at the same place by length: who learns from every other batch makes
     only those samples, and two who learn from them at the same time take about as long.
+
+    With `echo` above 1 a group comes that many times, in other batches each time (data echoing,
+    arXiv 1907.05550): for samples that take longer to make than to learn from.
     """
 
     def __init__(
@@ -29,30 +32,38 @@ class LengthGroups(Generic[T]):
         group: int = 4,
         seed: int = 0,
         parts: int = 1,
+        echo: int = 1,
     ) -> None:
         self._make = make
         self._size = batch_size
         self._group = group
         self._seed = seed
         self._parts = parts
-        self._kept: dict[int, tuple[int, list[list[T]]]] = {}
+        self._echo = echo
+        self._kept: dict[int, tuple[int, list[T]]] = {}
         self._lock = threading.Lock()
 
     def batch(self, index: int) -> list[T]:
         """Samples of batch number `index`."""
         update, part = divmod(index, self._parts)
-        number, place = divmod(update, self._group)
+        number, place = divmod(update, self._group * self._echo)
+        turn, spot = divmod(place, self._group)
         with self._lock:
             kept = self._kept.get(part)
             if kept is None or kept[0] != number:
                 kept = self._kept[part] = (number, self._draw(number, part))
-            return kept[1][place]
+            return self._batches(kept[1], number, turn)[spot]
 
-    def _draw(self, number: int, part: int) -> list[list[T]]:
+    def _draw(self, number: int, part: int) -> list[T]:
         first = (number * self._parts + part) * self._group * self._size
-        samples = [self._make(first + i) for i in range(self._group * self._size)]
-        samples.sort(key=len)
-        batches = [samples[i : i + self._size] for i in range(0, len(samples), self._size)]
+        return [self._make(first + i) for i in range(self._group * self._size)]
+
+    def _batches(self, samples: list[T], number: int, turn: int) -> list[list[T]]:
+        seed = self._seed * 1_000_003 + number + (turn << 40)
+        # An echo meets other company: lengths count up to half as much again.
+        chance, loose = random.Random(~seed), 0.5 if turn else 0.0
+        order = sorted(samples, key=lambda sample: len(sample) * (1 + loose * chance.random()))
+        batches = [order[i : i + self._size] for i in range(0, len(order), self._size)]
         # Short batches must not always come first within a group; all parts in the same order.
-        random.Random(self._seed * 1_000_003 + number).shuffle(batches)
+        random.Random(seed).shuffle(batches)
         return batches

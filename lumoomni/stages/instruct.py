@@ -259,6 +259,7 @@ def run(context: StageContext) -> Report:
         batch_size=config.loop.batch_size,
         seed=context.seed,
         parts=config.loop.accumulate,
+        echo=config.loop.echo,
     )
     rates = {"thinker.": config.thinker_rate, "audio_connector.": config.audio_rate}
     fit(

@@ -113,6 +113,7 @@ def run(context: StageContext) -> Report:
         batch_size=config.loop.batch_size,
         seed=context.seed,
         parts=config.loop.accumulate,
+        echo=config.loop.echo,
     )
     task = TextTask(thinker, groups, config.aux_weight)
     fit(task, config.loop, config.optim, site_of(context))

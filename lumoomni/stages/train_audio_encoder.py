@@ -208,6 +208,7 @@ def run(context: StageContext) -> Report:
         batch_size=config.loop.batch_size,
         seed=context.seed,
         parts=config.loop.accumulate,
+        echo=config.loop.echo,
     )
     fit(CtcTask(tower, groups, config), config.loop, config.optim, site_of(context))
     save_part(context.out, "audio", tower)

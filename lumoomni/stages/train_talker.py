@@ -125,7 +125,10 @@ class TalkerTask:
         self.modules: dict[str, nn.Module] = {"talker": talker}
         self._talker, self._studio, self._source, self._config = talker, studio, source, config
         self._groups = LengthGroups(
-            self._line, batch_size=config.loop.batch_size, parts=config.loop.accumulate
+            self._line,
+            batch_size=config.loop.batch_size,
+            parts=config.loop.accumulate,
+            echo=config.loop.echo,
         )
 
     def _line(self, index: int) -> Line:

@@ -39,6 +39,8 @@ class LoopConfig:
     steps: int
     batch_size: int
     accumulate: int = 1
+    echo: int = 1
+    """How often each training sample comes, for stages that group samples by length."""
     bf16: bool = True
     """Autocast to bfloat16 where the processor computes it; elsewhere fp32 is used and logged."""
     compile: bool = False
@@ -48,10 +50,10 @@ class LoopConfig:
     """Micro-batches that a process has ready ahead of its updates."""
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.accumulate) < 1:
+        if min(self.steps, self.batch_size, self.accumulate, self.echo) < 1:
             raise ValueError(
-                f"steps, batch_size and accumulate must be at least 1, got "
-                f"{self.steps}, {self.batch_size}, {self.accumulate}"
+                f"steps, batch_size, accumulate and echo must be at least 1, got "
+                f"{self.steps}, {self.batch_size}, {self.accumulate}, {self.echo}"
             )
 
 

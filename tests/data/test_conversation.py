@@ -68,3 +68,27 @@ def test_groups_hold_every_sample_once_and_are_pure() -> None:
     assert again.batch(4) == groups.batch(4)
     lengths = [len(sample) for sample in groups.batch(0)]
     assert lengths == sorted(lengths)
+
+
+def test_two_parts_are_as_long_and_echoes_meet_other_company() -> None:
+    made: list[int] = []
+
+    def make(i: int) -> str:
+        made.append(i)
+        return "x" * (20 + (i * 7) % 61) + str(i)
+
+    groups = LengthGroups(make, batch_size=8, group=4, parts=2, echo=2)
+    batches = [groups.batch(index) for index in range(16)]
+    # Two turns of four updates of two parts: 64 samples, each made once and met twice.
+    assert sorted(made) == list(range(64))
+    turns = [[s for batch in batches[first : first + 8] for s in batch] for first in (0, 8)]
+    assert sorted(turns[0]) == sorted(turns[1]) and len(set(turns[0])) == 64
+    again = {frozenset(b) for b in batches[:8]} & {frozenset(b) for b in batches[8:]}
+    assert len(again) <= 2
+    for one, other in zip(batches[::2], batches[1::2], strict=True):
+        assert abs(max(map(len, one)) - max(map(len, other))) <= 25
+    # A learner of every other batch makes only its own samples.
+    made.clear()
+    own = LengthGroups(make, batch_size=8, group=4, parts=2, echo=2)
+    assert [own.batch(i) for i in range(1, 16, 2)] == batches[1::2]
+    assert sorted(made) == list(range(32, 64))
