@@ -6,7 +6,14 @@ import torch
 
 from lumoomni.infer.assemble import Parts, gather
 from lumoomni.infer.sampling import SamplingConfig
-from lumoomni.infer.speech import ReplyStates, SpeechStream, TalkerStream, reply_states, talk
+from lumoomni.infer.speech import (
+    ReplyStates,
+    SpeechStream,
+    TalkerStream,
+    reply_states,
+    talk,
+    warm_up,
+)
 from lumoomni.model.talker import Script
 from tests.tiny import MEL, write_model
 
@@ -114,3 +121,31 @@ def test_sampling_repeats_under_its_seed_and_limits_hold(parts: Parts) -> None:
         stream.push(hidden, embed, True)
     stream.end()
     assert len(stream.frames()) == 2 and not stream.stopped and stream.done
+
+
+def test_warming_up_makes_sound_and_leaves_nothing_behind(parts: Parts) -> None:
+    state = states(parts, "a large red circle")
+
+    def voice() -> SpeechStream:
+        return SpeechStream(TalkerStream(parts.need("talker")), parts.need("speech_codec"), MEL)
+
+    def say(speech: SpeechStream) -> np.ndarray:
+        for hidden, embed, spoken in zip(
+            state.hidden, state.embeds, state.spoken.tolist(), strict=True
+        ):
+            speech.talker.push(hidden, embed, spoken)
+        return speech.finish()
+
+    before, warmed = say(voice()), voice()
+    made: list[int] = []
+    finish = warmed.finish
+    warmed.finish = lambda: _counted(finish(), made)  # type: ignore[method-assign]
+    warm_up(warmed, parts.need("talker").config.source_width)
+    # Codes, mel and sound all ran: samples came out of the end.
+    assert warmed.talker.count >= 1 and sum(made) > 0 and warmed.over
+    assert np.array_equal(say(voice()), before)
+
+
+def _counted(samples: np.ndarray, made: list[int]) -> np.ndarray:
+    made.append(len(samples))
+    return samples
