@@ -3,9 +3,9 @@
 Knows: forking, one shared stretch of memory, sums in the order of the ranks.
 Does not know: what is trained. Every member runs the same loop over its own micro-batches and
 takes the same step, so that all hold the same weights, bit for bit.
-Costs: two passes over the gradients an update. Two members on two cores make 1.5 times the updates
-that one process with two threads makes at laptop sizes, whose matrices are too small to be split,
-and each member makes its own batches (LOG.md).
+Costs: two passes over the gradients an update. At laptop sizes matrices are too small to be split
+among threads, and each member makes its own batches, so two members on two cores are faster than
+one process with two threads (`python -m benchmarks.crew`, LOG.md).
 
 Forking copies a whole task for nothing, where the system allows it (Linux); elsewhere, and where
 there is one core or one micro-batch, a crew is one member and everything here does nothing.

@@ -184,7 +184,12 @@ class _Run:
         for index, batch in micro.items():
             weight += task.weight(batch)
             torch.manual_seed((self._site.seed * 1_000_003 + index) % 2**63)
-            with torch.autocast(device.type, torch.bfloat16, enabled=self._autocast):
+            # No cache of casts: all threads share it, and the one that makes batches empties it
+            # whenever it leaves an autocast block. A weight used twice would be cast once or twice
+            # by chance, and its gradient rounded accordingly.
+            with torch.autocast(
+                device.type, torch.bfloat16, enabled=self._autocast, cache_enabled=False
+            ):
                 result = task.loss(batch)
             result.total.backward()
             total += float(result.total.detach())

@@ -1,8 +1,8 @@
 """Muon: momentum, made orthogonal, for the matrices between hidden layers.
 
 Knows: one update rule. Does not know: which parameters are such matrices.
-Costs: five steps of three small matrix products a matrix, at laptop sizes as much as a quarter of
-an update; a crew shares them out.
+Costs: five steps of three small matrix products a matrix, whatever the batch: at laptop sizes a
+good part of an update, which a crew shares out.
 
 Keller Jordan 2024 (kellerjordan.github.io/posts/muon); at scale arXiv 2502.16982. torch.optim.Muon
 is the same rule (tests compare them), but keeps to bfloat16 even where a processor does not

@@ -12,7 +12,7 @@ from lumoomni.errors import InputError
 from lumoomni.runtime import Interrupted, Progress
 from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lumoomni.train.loop import FitSite, LoopConfig, StepLoss, fit
-from lumoomni.train.optim import OptimConfig, Optimizers, rate_at
+from lumoomni.train.optim import OptimConfig, Optimizers, bf16_supported, rate_at
 
 OPTIM = OptimConfig(lr=1e-2, matrix_lr=0.02, warmup=3)
 
@@ -80,6 +80,36 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
     fit(second, loop(20), OPTIM, site(tmp_path / "b"))
     for key, value in state(whole).items():
         assert torch.equal(state(second)[key], value), key
+
+
+@pytest.mark.skipif(not bf16_supported(torch.device("cpu")), reason="fp32 has no casts to keep")
+def test_a_thread_that_leaves_autocast_changes_no_bit(tmp_path: Path) -> None:
+    """Making batches does so at any moment; a weight used twice tells."""
+
+    def trained(folder: Path, disturb: bool) -> dict[str, Tensor]:
+        task = Toy()
+        first, last = task.net[0], task.net[2]
+
+        def elsewhere() -> None:
+            with torch.autocast("cpu", enabled=False):
+                pass
+
+        def twice(batch: Any) -> StepLoss:
+            one = first(batch[0])
+            if disturb:
+                thread = threading.Thread(target=elsewhere)
+                thread.start()
+                thread.join()
+            two = first(0.3 * batch[0])
+            return StepLoss(((last(one * two) - batch[1]) ** 2).sum().float(), {})
+
+        task.loss = twice  # type: ignore[method-assign]
+        fit(task, LoopConfig(steps=8, batch_size=8), OPTIM, site(folder))
+        return state(task)
+
+    calm, disturbed = trained(tmp_path / "a", False), trained(tmp_path / "b", True)
+    for key, value in calm.items():
+        assert torch.equal(disturbed[key], value), key
 
 
 def test_accumulation_is_one_big_batch(tmp_path: Path) -> None:

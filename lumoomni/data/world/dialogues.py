@@ -136,8 +136,8 @@ def _scene(seed: int, split: str, index: int, stream: np.random.Generator) -> Di
 def _about(scene: Scene, stream: np.random.Generator) -> QA:
     """One question about what is there, or the request to describe it.
 
-    Where things stand is asked about pictures only: in text, relations were still at even odds
-    after 100,000 conversations, and kept the rest from being learned (LOG.md).
+    Where things stand is not asked here: told scenes with such questions from the start kept the
+    rest from being learned (LOG.md). `shown_talk` asks it, late in the text stage.
     """
     kinds = [kind for kind in kinds_for(scene) if kind in PLAIN_KINDS]
     kind = pick(stream, kinds if len(scene.things) == 2 else [*kinds, "describe"])
