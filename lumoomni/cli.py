@@ -5,6 +5,7 @@ Costs: torch is imported by the verbs that need it, so `lumo --help` is quick.
 """
 
 import importlib
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -186,4 +187,7 @@ for _name in VERB_MODULES:
 
 def main() -> None:
     """Entry point."""
+    # Large tensors on huge pages: a tenth of an update at laptop sizes (LOG.md). torch reads this
+    # at its first allocation; who has said otherwise is heard.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     app()

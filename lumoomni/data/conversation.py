@@ -5,13 +5,14 @@ Does not know: where samples come from or what model reads them.
 Costs: one tokenizer call a turn; log-mel of each sound (under a millisecond a second of sound).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lumoomni.codecs.text import TextCodec
+from lumoomni.data.sample import Sensed, TextItem
 from lumoomni.ids import IGNORE
 from lumoomni.media.image import normalise
 from lumoomni.media.mel import MelConfig, log_mel
@@ -20,12 +21,22 @@ from lumoomni.uti.sequence import Role, Sequence, SequenceBuilder
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One turn: pictures uint8 [H, W, 3], then sounds float32 [T], then text; any may be absent."""
+    """One turn: pictures uint8 [H, W, 3], then sounds float32 [T], then text; any may be absent.
+
+    `sensed` are words in the place of pictures and sounds.
+    """
 
     role: Role
     text: str = ""
     images: tuple[np.ndarray, ...] = ()
     sounds: tuple[np.ndarray, ...] = ()
+    sensed: tuple[Sensed, ...] = ()
+
+
+def text_turns(item: TextItem) -> tuple[Turn, ...]:
+    """The turns of a text item; what is sensed comes first."""
+    turns = [Turn(role=role, text=text) for role, text in item.turns]  # type: ignore[arg-type]
+    return (replace(turns[0], sensed=item.sensed), *turns[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +88,19 @@ class Layout:
                 mel = log_mel(torch.from_numpy(sound)[None], self.mel)[0]
                 builder.media("audio", audio_positions(len(mel)))
                 mels.append(mel)
+            for one in turn.sensed:
+                builder.said(one.kind, one.words, self._positions(one))
             if turn.text:
                 builder.text(turn.text, supervised=learned)
             builder.close(supervised=learned)
         if open_answer:
             builder.open("assistant")
         return Encoded(sequence=builder.build(), images=tuple(images), mels=tuple(mels))
+
+    def _positions(self, sensed: Sensed) -> int:
+        if sensed.kind == "image":
+            return self.image_positions
+        return round(sensed.spread * len(self.text_codec.encode(f" {sensed.words}")))
 
 
 def audio_positions(mel_frames: int) -> int:
@@ -94,7 +112,10 @@ def audio_positions(mel_frames: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """ids and labels [B, T] right-padded, lengths [B]; media stacked in reading order, or None."""
+    """ids and labels [B, T] right-padded, lengths [B]; media stacked in reading order, or None.
+
+    `documents` [B, T] where rows are packed (`data/packing.py`).
+    """
 
     ids: Tensor
     labels: Tensor
@@ -102,6 +123,7 @@ class Batch:
     pixels: Tensor | None
     mels: Tensor | None
     mel_lengths: Tensor | None
+    documents: Tensor | None = None
 
     def weight(self) -> float:
         """Supervised positions that have a predecessor to predict them."""

@@ -23,20 +23,25 @@ from lumoomni.gates import checks_from_dict, judge
 from lumoomni.media.mel import MelConfig
 from lumoomni.model.audio import AudioTower, AudioTowerConfig
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
+from lumoomni.model.perceiver import PerceiverConnector, PerceiverConnectorConfig
 from lumoomni.model.talker import Talker, TalkerConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.model.vision import VisionTower, VisionTowerConfig
 from lumoomni.runtime import atomic_write_bytes, atomic_write_json
 
-PARTS: dict[str, tuple[type, type[nn.Module]]] = {
-    "thinker": (ThinkerConfig, Thinker),
-    "vision": (VisionTowerConfig, VisionTower),
-    "audio": (AudioTowerConfig, AudioTower),
-    "image_connector": (LinearConnectorConfig, LinearConnector),
-    "audio_connector": (LinearConnectorConfig, LinearConnector),
-    "talker": (TalkerConfig, Talker),
-    "speech_codec": (SpeechCodecConfig, SpeechCodec),
+PARTS: dict[str, dict[type, type[nn.Module]]] = {
+    "thinker": {ThinkerConfig: Thinker},
+    "vision": {VisionTowerConfig: VisionTower},
+    "audio": {AudioTowerConfig: AudioTower},
+    "image_connector": {
+        LinearConnectorConfig: LinearConnector,
+        PerceiverConnectorConfig: PerceiverConnector,
+    },
+    "audio_connector": {LinearConnectorConfig: LinearConnector},
+    "talker": {TalkerConfig: Talker},
+    "speech_codec": {SpeechCodecConfig: SpeechCodec},
 }
+"""What each part may be. Where there is a choice, the config's file names the class."""
 BUILT_BY = {
     "thinker": "pretrain_text",
     "vision": "train_vision_encoder",
@@ -46,6 +51,7 @@ BUILT_BY = {
     "talker": "train_talker",
     "speech_codec": "train_codecs",
 }
+KIND = "class"
 SETTINGS = "settings.json"
 TOKENIZER = "tokenizer.json"
 
@@ -97,13 +103,16 @@ def save_part(folder: Path, name: str, module: nn.Module) -> None:
         tensors[key] = copy.clone() if copy.data_ptr() in seen else copy
         seen.add(copy.data_ptr())
     atomic_write_bytes(folder / f"{name}.safetensors", save(tensors))
-    atomic_write_json(folder / f"{name}.json", to_dict(module.config))
+    settings = to_dict(module.config)
+    if len(PARTS[name]) > 1:
+        settings = {KIND: type(module).__name__, **settings}
+    atomic_write_json(folder / f"{name}.json", settings)
 
 
 def load_part(artifact: Artifact, name: str) -> nn.Module:
     """Read one part in evaluation mode. Raises InputError for damage or foreign weights."""
-    config_type, module_type = PARTS[name]
     settings = _read_json(artifact, f"{name}.json")
+    config_type, module_type = _kind_of(name, settings, artifact)
     module = module_type(from_dict(config_type, settings, where=name))  # type: ignore[call-arg]
     path = checked(artifact, f"{name}.safetensors")
     try:
@@ -119,6 +128,20 @@ def load_part(artifact: Artifact, name: str) -> nn.Module:
         )
     module.load_state_dict(tensors)
     return module.eval()
+
+
+def _kind_of(
+    name: str, settings: dict[str, Any], artifact: Artifact
+) -> tuple[type, type[nn.Module]]:
+    """The config and module of a part; takes the class's name out of the settings."""
+    kinds = {module.__name__: (config, module) for config, module in PARTS[name].items()}
+    wanted = settings.pop(KIND, next(iter(kinds)))
+    if wanted not in kinds:
+        raise InputError(
+            f"{artifact.path / name}.json names {wanted!r}, but a {name} is one of "
+            f"{', '.join(kinds)}; it was written by another version"
+        )
+    return kinds[wanted]
 
 
 def save_settings(folder: Path, settings: ModelSettings) -> None:

@@ -104,8 +104,11 @@ class LinearConnector(nn.Module):
         heard = scores.argmax(-1)
         before = F.pad(heard[:, :-1], (1, 0))
         begins = (heard != 0) & (heard != before) & mask
-        said = scores.softmax(-1).to(features.dtype) @ self.symbol_table.to(features.dtype)
-        out = self.project(features) + said * begins[..., None]
+        table = self.symbol_table.to(features.dtype)
+        said = torch.where(
+            begins[..., None], scores.softmax(-1).to(features.dtype) @ table, table[0]
+        )
+        out = self.project(features) + said
         rank = torch.where(begins, 0, 1) + torch.where(mask, 0, 2)
         order = rank.argsort(dim=1, stable=True)
         return out.gather(1, order[..., None].expand_as(out))[mask]

@@ -17,6 +17,7 @@ from lumoomni.ids import AUDIO_FRAME, IMAGE_PATCH
 from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector
+from lumoomni.model.perceiver import PerceiverConnector
 from lumoomni.model.thinker import Thinker, ThinkerOutput
 from lumoomni.model.vision import VisionTower
 
@@ -26,6 +27,7 @@ class OmniInputs:
     """A batch. ids [B, T] with negative placeholders, right-padded with any id to `lengths` [B].
 
     pixels [I, 3, S, S] and mels [A, M, n_mels] with mel_lengths [A] in reading order, or None.
+    documents [B, T] number the conversations of packed rows, padding as one of its own.
     """
 
     ids: Tensor
@@ -33,6 +35,7 @@ class OmniInputs:
     pixels: Tensor | None = None
     mels: Tensor | None = None
     mel_lengths: Tensor | None = None
+    documents: Tensor | None = None
 
 
 class OmniModel(nn.Module):
@@ -46,7 +49,7 @@ class OmniModel(nn.Module):
         thinker: Thinker,
         *,
         vision: VisionTower | None = None,
-        image_connector: LinearConnector | None = None,
+        image_connector: LinearConnector | PerceiverConnector | None = None,
         audio: AudioTower | None = None,
         audio_connector: LinearConnector | None = None,
     ) -> None:
@@ -78,29 +81,33 @@ class OmniModel(nn.Module):
         out = self.audio(mels, mel_lengths)
         return self.audio_connector.speech(out.features, out.mask)
 
-    def embed(self, inputs: OmniInputs) -> Tensor:
-        """ids and media -> [B, T, D]. Raises ValueError when counts do not meet."""
+    def embed(self, inputs: OmniInputs, images: Tensor | None = None) -> Tensor:
+        """ids and media -> [B, T, D]. Raises ValueError when counts do not meet.
+
+        `images` [I, positions, D] are taken instead of what the pictures would give.
+        """
         # Placeholders borrow row 0 for a moment; every one of them is overwritten below.
         x = self.thinker.embed(inputs.ids.clamp(min=0))
-        images = None
-        if inputs.pixels is not None:
-            images = self.image_features(inputs.pixels).flatten(0, 1)
+        if images is None and inputs.pixels is not None:
+            images = self.image_features(inputs.pixels)
+        images = None if images is None else images.flatten(0, 1)
         sounds = None
         if inputs.mels is not None and inputs.mel_lengths is not None:
             sounds = self.audio_features(inputs.mels, inputs.mel_lengths)
         x = scatter(x, inputs.ids, IMAGE_PATCH, images, "image")
         return scatter(x, inputs.ids, AUDIO_FRAME, sounds, "audio")
 
-    def forward(self, inputs: OmniInputs) -> ThinkerOutput:
+    def forward(self, inputs: OmniInputs, images: Tensor | None = None) -> ThinkerOutput:
         """hidden [B, T, D] over the whole batch; padding is never read."""
-        spec = AttentionSpec(lengths=inputs.lengths)
-        return self.thinker(self.embed(inputs), attention=spec)
+        packed = inputs.documents is not None
+        spec = AttentionSpec(lengths=None if packed else inputs.lengths, documents=inputs.documents)
+        return self.thinker(self.embed(inputs, images), attention=spec)
 
 
 def _check_widths(
     name: str,
     tower: VisionTower | AudioTower | None,
-    connector: LinearConnector | None,
+    connector: LinearConnector | PerceiverConnector | None,
     width: int,
 ) -> None:
     if (tower is None) != (connector is None):

@@ -9,8 +9,13 @@ SO400M and Qwen3-8B: 6,927,872 + 75,517,952 = 82,445,824.
 
 Latents do not read each other and are not among the keys, keys have no norm, and there is no norm
 at the end: these are the seed's choices, and its parameter counts pin them.
+
+With `symbols`, a position is said as the likeliest of so many symbols, each with a vector (the
+Thinker's own embeddings, to begin with): what has been learned of text then holds for pictures.
+The seed has none of these.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +38,13 @@ class PerceiverConnectorConfig:
     mlp_ratio: int = 4
     source_norm: bool = False
     """LayerNorm on the tower's patches first (the seed's optional `vision_ln`)."""
+    waves: float = 0.0
+    """Size of fixed waves over the rows and columns of a square grid, added to its patches. What
+    stands where is then plain to see, also for a tower that had no use for it."""
+    symbols: int = 0
+    """What a position can be; with 0 it is the projector's vector as it is."""
+    nothing: int = 0
+    """The symbol that says nothing."""
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -105,13 +117,69 @@ class PerceiverConnector(nn.Module):
         inner = config.mlp_ratio * config.target_width
         self.up = nn.Linear(config.width, inner)
         self.down = nn.Linear(inner, config.target_width)
+        symbols = config.symbols
+        table = torch.randn(symbols, config.target_width) * 0.02
+        self.symbol_table = nn.Parameter(table) if symbols else None
+        # exp(3) = 20: what is just like one symbol is that one, among thousands.
+        self.sharpness = nn.Parameter(torch.tensor(3.0)) if symbols else None
 
     def forward(self, patches: Tensor) -> Tensor:
-        """[B, N, V] -> [B, L, H]."""
+        """[B, N, V] -> [B, L, H]: the projector's vectors."""
         if self.source_norm is not None:
             patches = self.source_norm(patches)
+        if self.config.waves:
+            patches = patches + self.config.waves * grid_waves(patches).to(patches.dtype)
         return self.down(F.gelu(self.up(self.resampler(patches))))
 
     def picture(self, features: VisionFeatures) -> Tensor:
         """[B, L, H] from the patches; the summary vector is not read."""
-        return self(features.patches)
+        x = self(features.patches)
+        return x if self.symbol_table is None else self._said(x)
+
+    def scores(self, x: Tensor) -> Tensor:
+        """Vectors [B, L, H] -> scores [B, L, S] in fp32: the nearer a symbol, the higher.
+
+        Raises ValueError for a connector without symbols.
+        """
+        if self.symbol_table is None or self.sharpness is None:
+            raise ValueError("this connector has no symbols to score; give it some")
+        table = self.symbol_table.float()
+        sizes = table.square().sum(1)
+        # Half the squared distance, without the part that is the same for all symbols.
+        near = F.linear(x.float(), table) - sizes / 2
+        return near / sizes.mean() * self.sharpness.exp()
+
+    def _said(self, x: Tensor) -> Tensor:
+        """The likeliest symbol's vector; gradients as if it were the mixture (arXiv 1308.3432)."""
+        assert self.symbol_table is not None
+        soft = self.scores(x).softmax(-1)
+        hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
+        return (hard + soft - soft.detach()) @ self.symbol_table
+
+    @torch.no_grad()
+    def take_symbols(self, table: Tensor) -> None:
+        """Start the symbols as a Thinker's embeddings [V, H].
+
+        Raises ValueError when they are not as many as the symbols.
+        """
+        if self.symbol_table is None or len(table) != len(self.symbol_table):
+            raise ValueError(f"{len(table)} embeddings do not fill {self.config.symbols} symbols")
+        self.symbol_table.copy_(table)
+
+
+def grid_waves(patches: Tensor) -> Tensor:
+    """[N, V] for patches [B, N, V] of a square grid: sines and cosines of row, then of column.
+
+    A quarter of the width each, from half a wave over the grid to eight. Raises ValueError for
+    patches that are no square grid, or a width that four does not divide.
+    """
+    count, width = patches.shape[1:]
+    side = math.isqrt(count)
+    if side * side != count or width % 4:
+        raise ValueError(f"{count} patches of width {width} are no square grid of fours")
+    steps = (torch.arange(side, device=patches.device) + 0.5) / side
+    rates = torch.pi * 2.0 ** (4 * torch.arange(width // 4, device=patches.device) / (width // 4))
+    angles = steps[:, None] * rates
+    line = torch.cat([angles.sin(), angles.cos()], 1)
+    rows, columns = line[:, None].expand(side, side, -1), line.expand(side, side, -1)
+    return torch.cat([rows, columns], 2).flatten(0, 1)

@@ -5,6 +5,7 @@ on the way, and which gates these settings were seen to pass.
 """
 
 from lumoomni.codecs.speech_rvq import SpeechCodecConfig
+from lumoomni.data.mixture import InstructMixture
 from lumoomni.media.mel import MelConfig
 from lumoomni.model.audio import AudioTowerConfig
 from lumoomni.model.encoder import EncoderConfig
@@ -13,6 +14,7 @@ from lumoomni.model.thinker import ThinkerConfig
 from lumoomni.model.vision import VisionTowerConfig
 from lumoomni.pipeline import Recipe
 from lumoomni.recipes.stages import stages
+from lumoomni.stages.align_connector import AlignConnectorConfig
 from lumoomni.stages.instruct import InstructConfig
 from lumoomni.stages.pretrain_text import PretrainTextConfig
 from lumoomni.stages.train_audio_encoder import TrainAudioEncoderConfig
@@ -25,6 +27,7 @@ from lumoomni.train.optim import OptimConfig
 
 MEL = MelConfig(n_mels=80)
 WIDTH = 192
+LATENTS = 16
 
 
 def nano() -> Recipe:
@@ -37,6 +40,7 @@ def nano() -> Recipe:
             train_vision_encoder=_train_vision_encoder(),
             train_codecs=_train_codecs(),
             train_talker=_train_talker(),
+            align_connector=_align_connector(),
             instruct=_instruct(),
         ),
     )
@@ -56,8 +60,10 @@ def _pretrain_text() -> PretrainTextConfig:
             max_positions=1024,
         ),
         mel=MEL,
-        shown=0.35,
-        loop=LoopConfig(steps=3000, batch_size=16, accumulate=2),
+        shown=0.2,
+        heard=0.25,
+        shown_positions=LATENTS,
+        loop=LoopConfig(steps=2600, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30),
     )
 
@@ -72,7 +78,7 @@ def _train_audio_encoder() -> TrainAudioEncoderConfig:
             encoder=EncoderConfig(width=144, layers=4, heads=3, ffn_width=432),
         ),
         frame_weight=0.8,
-        loop=LoopConfig(steps=2600, batch_size=8, accumulate=2),
+        loop=LoopConfig(steps=2200, batch_size=8, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.015, warmup=40),
     )
 
@@ -92,7 +98,7 @@ def _train_vision_encoder() -> TrainVisionEncoderConfig:
             places_layers=1,
         ),
         words_weight=2.0,
-        loop=LoopConfig(steps=700, batch_size=64),
+        loop=LoopConfig(steps=600, batch_size=64),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.02, warmup=30),
     )
 
@@ -116,15 +122,34 @@ def _train_talker() -> TrainTalkerConfig:
             head_width=32,
             ffn_width=448,
         ),
-        loop=LoopConfig(steps=2000, batch_size=8, accumulate=2),
+        loop=LoopConfig(steps=1800, batch_size=8, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.01, warmup=30),
+    )
+
+
+def _align_connector() -> AlignConnectorConfig:
+    return AlignConnectorConfig(
+        latents=LATENTS,
+        width=128,
+        heads=4,
+        mlp_ratio=2,
+        waves=0.5,
+        spell=True,
+        readout_weight=1.0,
+        thinker_from=1.0,
+        length_edges=(7, 11),
+        rank_wrong=False,
+        loop=LoopConfig(steps=500, batch_size=32, accumulate=2),
+        optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=20),
     )
 
 
 def _instruct() -> InstructConfig:
     return InstructConfig(
-        image_side=4,
-        image_regions=4,
-        loop=LoopConfig(steps=2000, batch_size=16, accumulate=2),
+        # Pictures arrive as words that the Thinker has learned to read; sound needs more of it.
+        mixture=InstructMixture(
+            caption=0.04, look=0.24, write_down=0.16, spoken=0.24, spoken_look=0.18, text_share=0.14
+        ),
+        loop=LoopConfig(steps=800, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
     )

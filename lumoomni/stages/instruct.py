@@ -44,6 +44,7 @@ from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
 from lumoomni.model.omni import OmniInputs, OmniModel
+from lumoomni.model.perceiver import PerceiverConnector
 from lumoomni.model.regions import STANDS
 from lumoomni.model.thinker import Thinker
 from lumoomni.model.vision import VisionTower
@@ -54,6 +55,7 @@ from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.loss import lm_loss
 from lumoomni.train.optim import OptimConfig
 from lumoomni.train.warm_start import Described, start_ears, start_eyes, take_reader
+from lumoomni.uti.sequence import SILENCE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +63,8 @@ class InstructConfig:
     """`image_side` squared positions a picture (0: CLS alone); widths come from the parts.
 
     With `image_regions`, a picture is up to so many descriptions instead, where the vision tower
-    has learned to read them.
+    has learned to read them. After `align_connector` pictures come through its perceiver, and
+    neither counts.
     """
 
     image_side: int = 0
@@ -75,7 +78,9 @@ class InstructConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     thinker_rate: float = 1.0
     audio_rate: float = 0.2
-    """The Thinker's and the audio connector's learning rates, as shares of the image connector's.
+    perceiver_rate: float = 0.2
+    """Learning rates of the Thinker, the audio connector and an aligned image connector, as shares
+    of a fresh image connector's.
     Speech starts out readable, and a full rate washes that away in a hundred updates (LOG.md)."""
     hold_weight: float = 1.0
     """Weight of keeping the Thinker's states on text alone what they were, beside the answers."""
@@ -157,6 +162,29 @@ def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
     assert isinstance(thinker, Thinker)
     assert isinstance(vision, VisionTower) and isinstance(audio, AudioTower)
     torch.manual_seed(context.seed)
+    ears = LinearConnectorConfig(
+        source_width=audio.config.encoder.width,
+        target_width=thinker.config.width,
+        symbols=audio.config.symbols + 1 if config.spell else 0,
+    )
+    return OmniModel(
+        thinker,
+        vision=vision,
+        image_connector=_eyes(context, config, thinker, vision),
+        audio=audio,
+        audio_connector=LinearConnector(ears),
+    )
+
+
+def _eyes(
+    context: StageContext, config: InstructConfig, thinker: Thinker, vision: VisionTower
+) -> LinearConnector | PerceiverConnector:
+    """The aligned perceiver, or a fresh linear connector where there is none."""
+    aligned = context.parents.get("align_connector")
+    if aligned is not None:
+        connector = load_part(aligned, "image_connector")
+        assert isinstance(connector, PerceiverConnector)
+        return connector
     width = thinker.config.width
     reader = vision.reader.config if vision.reader is not None else None
     eyes = LinearConnectorConfig(
@@ -175,18 +203,7 @@ def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
         )
     elif config.image_regions:
         context.progress.say("the vision tower reads no regions: pictures come as a grid")
-    ears = LinearConnectorConfig(
-        source_width=audio.config.encoder.width,
-        target_width=width,
-        symbols=audio.config.symbols + 1 if config.spell else 0,
-    )
-    return OmniModel(
-        thinker,
-        vision=vision,
-        image_connector=LinearConnector(eyes),
-        audio=audio,
-        audio_connector=LinearConnector(ears),
-    )
+    return LinearConnector(eyes)
 
 
 def warm_start(
@@ -198,7 +215,10 @@ def warm_start(
     eyes, ears, codec = model.image_connector, model.audio_connector, layout.text_codec
     table = model.thinker.token_table.weight.detach()
     size = float(table.square().mean().sqrt())
-    if eyes.reader is not None:
+    if isinstance(eyes, PerceiverConnector):
+        if eyes.symbol_table is not None:
+            eyes.symbol_table.requires_grad_(False)  # the Thinker's own table is frozen too
+    elif eyes.reader is not None:
         # Not a fit but a part of the tower: without it no region would be found at all.
         take_reader(eyes, model.vision, table)
         freeze(eyes.reader)
@@ -209,13 +229,13 @@ def warm_start(
         fit_eyes(model, data.pictures(config.warm_start_items), codec)
         eyes.scale_places(size)
     if config.warm_start_items and ears.spell is not None:
-        start_ears(ears, model.audio, table)
+        start_ears(ears, model.audio, table, codec.special(SILENCE))
         freeze(ears.spell)
 
 
 def fit_eyes(model: OmniModel, pictures: Sequence[PictureItem], codec: TextCodec) -> None:
     """Fit the image connector's linear map to the words of captions and regions."""
-    assert model.vision is not None and model.image_connector is not None
+    assert model.vision is not None and isinstance(model.image_connector, LinearConnector)
     pixels = normalise([picture.image for picture in pictures])
     side = model.image_connector.config.side
     described = [
@@ -262,6 +282,8 @@ def run(context: StageContext) -> Report:
         echo=config.loop.echo,
     )
     rates = {"thinker.": config.thinker_rate, "audio_connector.": config.audio_rate}
+    if isinstance(model.image_connector, PerceiverConnector):
+        rates["image_connector."] = config.perceiver_rate
     fit(
         InstructTask(model, groups, config.hold_weight),
         config.loop,

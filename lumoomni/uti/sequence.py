@@ -27,6 +27,9 @@ MARKERS = {
     "audio": ("<|audio_start|>", "<|audio_end|>"),
 }
 
+SILENCE = "<|pad|>"
+"""What a connector says where there is nothing to say."""
+
 Role = Literal["system", "user", "assistant"]
 MediaKind = Literal["image", "audio"]
 
@@ -124,6 +127,17 @@ class SequenceBuilder:
         self._append([PLACEHOLDERS[kind]] * count, supervised=False)
         self._slots.append(Slot(kind, start, start + count))
         self._append([end], supervised=False)
+        return self
+
+    def said(self, kind: MediaKind, words: str, positions: int) -> "SequenceBuilder":
+        """Words between the kind's two markers, as a connector would say them, then silence.
+
+        Longer words are cut to `positions`.
+        """
+        begin, end = (self.text_codec.special(name) for name in MARKERS[kind])
+        ids = self.text_codec.encode(f" {words}")[:positions]
+        silence = [self.text_codec.special(SILENCE)] * (positions - len(ids))
+        self._append([begin, *ids, *silence, end], supervised=False)
         return self
 
     def close(self, *, supervised: bool = False) -> "SequenceBuilder":

@@ -42,6 +42,10 @@ SMALL = [
     "train_talker.loop.steps=2",
     "train_talker.loop.batch_size=4",
     "train_talker.eval_items=20",
+    "align_connector.loop.steps=4",
+    "align_connector.loop.batch_size=8",
+    "align_connector.thinker_from=0.5",
+    "align_connector.eval_items=20",
     "instruct.loop.steps=2",
     "instruct.loop.batch_size=8",
     "instruct.eval_items=20",
@@ -106,7 +110,7 @@ def test_the_toy_model_verifies_loads_talks_and_reports(
     built: tuple[Path, dict[str, Artifact]],
 ) -> None:
     out, _ = built
-    assert verify_all(out) == (6, [])
+    assert verify_all(out) == (7, [])
     lumo = lumoomni.load(out)
     assert lumo.parts.sources["thinker"] == "instruct"
     reply = lumo.chat("hello", choice=Choice(max_new_tokens=4))
@@ -127,6 +131,20 @@ def test_instruct_leaves_towers_and_token_table_alone(
     assert torch.equal(before["token_table.weight"], after["token_table.weight"])
     assert any(not torch.equal(before[key], after[key]) for key in before)
     assert "vision.safetensors" not in artifacts["instruct"].manifest["files"]
+
+
+@pytest.mark.slow
+def test_aligning_changes_the_connector_alone(built: tuple[Path, dict[str, Artifact]]) -> None:
+    made = built[1]["align_connector"]
+    kept = {name for name in made.manifest["files"] if name.endswith(".safetensors")}
+    assert kept == {"image_connector.safetensors"}
+    assert made.report.metrics["frozen.changed"].value == 0
+    log = [json.loads(line) for line in (made.path / "log.jsonl").read_text().splitlines()]
+    assert {"choice", "near", "thinker"} <= log[-1].keys()
+    aligned = load_part(made, "image_connector")
+    later = load_part(built[1]["instruct"], "image_connector")
+    assert type(aligned) is type(later)
+    assert torch.equal(aligned.state_dict()["symbol_table"], later.state_dict()["symbol_table"])
 
 
 @pytest.mark.slow

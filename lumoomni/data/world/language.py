@@ -103,8 +103,11 @@ def shapeless(text: str) -> str:
 
 
 def untold(text: str, words: tuple[str, ...]) -> str:
-    """A region's description with such words left open."""
-    return " ".join(UNTOLD if word in words else word for word in text.split())
+    """A description with such words left open; commas stay."""
+    return " ".join(
+        word.replace(word.rstrip(","), UNTOLD) if word.rstrip(",") in words else word
+        for word in text.split()
+    )
 
 
 def caption(

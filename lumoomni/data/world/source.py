@@ -6,7 +6,7 @@ Knows: which generator makes which item. Costs: 0.1 ms a text, 0.4 ms a picture,
 from dataclasses import dataclass, replace
 
 from lumoomni.data.sample import PictureItem, Region, SpeechItem, TextItem
-from lumoomni.data.world.dialogues import scene_talk, shown_talk, text_sample
+from lumoomni.data.world.dialogues import scene_talk, text_sample
 from lumoomni.data.world.language import caption, noun, shapeless, uncoloured, untold
 from lumoomni.data.world.nameless import bend, dye
 from lumoomni.data.world.scene import draw, make_scene
@@ -51,12 +51,6 @@ class WorldText:
 
     def size(self, split: str) -> int | None:
         return None
-
-
-def shown_item(seed: int, split: str, index: int, questions: int) -> TextItem:
-    """A scene in a picture's words, with questions about where things stand."""
-    made = shown_talk(seed, split, index, questions)
-    return TextItem(tuple(made.turns), made.accepted, made.kind)
 
 
 @dataclass(frozen=True)
@@ -110,10 +104,12 @@ class WorldPictures:
         kind = drawn.random() if split == "train" else 1.0
         if kind < DYED_SHARE:
             picture = draw(dye(scene, drawn), self.pixels)
-            return PictureItem(picture, uncoloured(said), None, name, _leave(regions, COLOURS))
+            left = _leave(regions, COLOURS)
+            return PictureItem(picture, uncoloured(said), None, name, left, untold(said, COLOURS))
         if kind < DYED_SHARE + BENT_SHARE:
             picture = draw(bend(scene, drawn), self.pixels)
-            return PictureItem(picture, shapeless(said), None, name, _leave(regions, SHAPES))
+            left = _leave(regions, SHAPES)
+            return PictureItem(picture, shapeless(said), None, name, left, untold(said, SHAPES))
         return PictureItem(draw(scene, self.pixels), said, scene, name, regions)
 
     def size(self, split: str) -> int | None:

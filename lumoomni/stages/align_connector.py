@@ -1,0 +1,323 @@
+"""Track A's first stage, `align_connector`: a frozen Thinker learns nothing, it is spoken to.
+
+Trains the perceiver connector alone, on pictures with captions: first to say captions in the
+Thinker's own embeddings (`train/readout.py`), then also by how well the frozen Thinker describes
+the picture. The gate: the right picture must help more than another's, and another's more than
+none; the Thinker and the tower are as they were, bit for bit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from lumoomni.audits.ablation import EMPTY, Ablation, ablate, by_length, label_facts
+from lumoomni.audits.text import share_right
+from lumoomni.codecs.text import TextCodec
+from lumoomni.data.conversation import Batch, Encoded, Layout, Turn, collate
+from lumoomni.data.sample import UNTOLD, PictureItem, Source, take
+from lumoomni.data.sources import open_pictures
+from lumoomni.data.world.scene import draw, twin
+from lumoomni.errors import InputError
+from lumoomni.gates import Check, Metric, Report, exact
+from lumoomni.ids import IGNORE
+from lumoomni.infer.assemble import load_part, load_settings, save_part
+from lumoomni.media.image import normalise
+from lumoomni.model.omni import OmniInputs, OmniModel
+from lumoomni.model.perceiver import PerceiverConnector, PerceiverConnectorConfig
+from lumoomni.model.thinker import Thinker
+from lumoomni.model.vision import VisionTower
+from lumoomni.pipeline import StageContext
+from lumoomni.train.freeze import fingerprint, freeze
+from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
+from lumoomni.train.loss import lm_loss
+from lumoomni.train.optim import OptimConfig
+from lumoomni.train.readout import ReadoutConfig, caption_symbols, read_ids, readout
+from lumoomni.uti.sequence import SILENCE
+
+DESCRIBE = "Describe the picture."
+TWINS = ("colour", "shape", "size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConnectorConfig:
+    """The perceiver's shape, without the widths, which come from the parts."""
+
+    data: str = "world"
+    prompt: str = DESCRIBE
+    latents: int = 64
+    width: int = 512
+    layers: int = 2
+    heads: int = 8
+    mlp_ratio: int = 4
+    vision_ln: bool = False
+    waves: float = 0.0
+    spell: bool = False
+    """Say each position as the likeliest of the Thinker's symbols (`readout` needs it)."""
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
+    readout_weight: float = 0.0
+    thinker_from: float = 0.0
+    """Share of the run after which the Thinker's own loss counts too; the part before it costs no
+    forward of the Thinker."""
+    loop: LoopConfig
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    eval_items: int = 200
+    context: int = 512
+    """Longest sequence; longer ones are counted as truncated."""
+    length_edges: tuple[int, int] = (10, 20)
+    """Supervised tokens up to which an answer is short, and medium."""
+    max_truncated: float = 0.01
+    rank_wrong: bool = True
+    """Demand that another's picture serves better than none. Where a picture says all that its
+    caption says, as in the micro-world, whoever reads it is misled by another's more than by
+    none (LOG.md); every wrong input must then only be worse than the right one."""
+
+    def __post_init__(self) -> None:
+        if self.readout_weight < 0 or not 0 <= self.thinker_from <= 1:
+            raise ValueError(
+                f"readout_weight must be at least 0 and thinker_from a share, got "
+                f"{self.readout_weight} and {self.thinker_from}"
+            )
+        if (self.readout_weight > 0) > self.spell:
+            raise ValueError("readout_weight needs spell=true: there are no symbols to choose from")
+        if self.thinker_from > 0 and not self.readout_weight:
+            raise ValueError("before thinker_from nothing would be learned; set readout_weight")
+
+
+@dataclass(frozen=True)
+class CaptionBatch:
+    """Conversations with one picture each, their captions as symbols [B, L], and the progress."""
+
+    batch: Batch
+    symbols: Tensor
+    progress: float
+
+
+class AlignTask:
+    """Captions through a frozen Thinker, and word by word before it."""
+
+    def __init__(
+        self,
+        model: OmniModel,
+        source: Source[PictureItem],
+        layout: Layout,
+        config: AlignConnectorConfig,
+    ) -> None:
+        assert isinstance(model.image_connector, PerceiverConnector)
+        self.modules: dict[str, nn.Module] = {"image_connector": model.image_connector}
+        self._connector = model.image_connector
+        self._model, self._source, self._layout, self._config = model, source, layout, config
+
+    def batch(self, index: int) -> CaptionBatch:
+        loop = self._config.loop
+        first = index * loop.batch_size
+        items = [self._source.item("train", first + i) for i in range(loop.batch_size)]
+        rows = [caption_ids(self._layout.text_codec, item) for item in items]
+        return CaptionBatch(
+            collate([encode(self._layout, item, self._config.prompt) for item in items]),
+            caption_symbols(rows, self._config.latents, self._connector.config.nothing),
+            index / (loop.steps * loop.accumulate),
+        )
+
+    def weight(self, batch: CaptionBatch) -> float:
+        return batch.batch.weight()
+
+    def loss(self, batch: CaptionBatch) -> StepLoss:
+        config, model, made = self._config, self._model, batch.batch
+        assert made.pixels is not None and model.vision is not None
+        with torch.no_grad():
+            features = model.vision(made.pixels)
+        parts: dict[str, float] = {}
+        total = torch.zeros(())
+        if config.readout_weight:
+            read = readout(
+                self._connector, self._connector(features.patches), batch.symbols, config.readout
+            )
+            total = config.readout.choice * read.choice + config.readout.near * read.near
+            parts |= {"choice": float(read.choice.detach()), "near": float(read.near.detach())}
+            total = config.readout_weight * total
+        if batch.progress >= config.thinker_from:
+            inputs = OmniInputs(ids=made.ids, lengths=made.lengths)
+            hidden = model(inputs, self._connector.picture(features)).hidden
+            told = lm_loss(hidden, made.labels, model.thinker.head_weight()).total
+            parts["thinker"] = float(told.detach())
+            total = total + told
+        return StepLoss(total, parts)
+
+
+def caption_ids(codec: TextCodec, item: PictureItem) -> list[int]:
+    """The ids of a caption, IGNORE in the place of each word that it leaves out.
+
+    Captions that leave a word out then keep the others in their places: what is learned of a shape
+    in an ink without a name holds for every ink (LOG.md).
+    """
+    ids: list[int] = []
+    for word in (item.told or item.caption).split(" "):
+        if word.startswith(UNTOLD):
+            ids += [IGNORE, *codec.encode(word.removeprefix(UNTOLD))]
+        else:
+            ids += codec.encode(f" {word}")
+    return ids
+
+
+def encode(layout: Layout, item: PictureItem, prompt: str) -> Encoded:
+    """A picture, the request, and the caption as the answer."""
+    asked = Turn(role="user", text=prompt, images=(item.image,))
+    return layout.encode((asked, Turn(role="assistant", text=item.caption)))
+
+
+def new_connector(
+    thinker: Thinker, vision: VisionTower, codec: TextCodec, config: AlignConnectorConfig
+) -> PerceiverConnector:
+    """A fresh perceiver between two parts; with `spell`, its symbols are the Thinker's."""
+    shape = PerceiverConnectorConfig(
+        source_width=vision.config.encoder.width,
+        target_width=thinker.config.width,
+        latents=config.latents,
+        width=config.width,
+        layers=config.layers,
+        heads=config.heads,
+        mlp_ratio=config.mlp_ratio,
+        source_norm=config.vision_ln,
+        waves=config.waves,
+        symbols=thinker.config.vocab_size if config.spell else 0,
+        nothing=codec.special(SILENCE) if config.spell else 0,
+    )
+    connector = PerceiverConnector(shape)
+    if connector.symbol_table is not None:
+        connector.take_symbols(thinker.token_table.weight.detach())
+        connector.symbol_table.requires_grad_(False)
+    return connector
+
+
+def run(context: StageContext) -> Report:
+    """Train, measure, save `image_connector`."""
+    config: AlignConnectorConfig = context.config
+    text = context.parents["pretrain_text"]
+    codec, settings = TextCodec.load(text.file("tokenizer.json")), load_settings(text)
+    thinker = load_part(text, "thinker")
+    vision = load_part(context.parents["train_vision_encoder"], "vision")
+    assert isinstance(thinker, Thinker) and isinstance(vision, VisionTower)
+    freeze(thinker)
+    freeze(vision)
+    before = fingerprint(thinker), fingerprint(vision)
+    torch.manual_seed(context.seed)
+    connector = new_connector(thinker, vision, codec, config)
+    model = OmniModel(thinker, vision=vision, image_connector=connector)
+    layout = Layout(
+        text_codec=codec,
+        template=settings.template,
+        mel=settings.mel,
+        image_positions=connector.config.positions,
+    )
+    source = open_pictures(config.data, context.seed, vision.config.image_size)
+    fit(AlignTask(model, source, layout, config), config.loop, config.optim, site_of(context))
+    model.eval()
+    save_part(context.out, "image_connector", connector)
+    metrics = measure(model, source, layout, config, context.seed)
+    after = fingerprint(thinker), fingerprint(vision)
+    changed = sum(a != b for a, b in zip(before, after, strict=True))
+    metrics["frozen.changed"] = exact(float(changed), n=len(before))
+    return Report(metrics=metrics)
+
+
+def measure(
+    model: OmniModel,
+    source: Source[PictureItem],
+    layout: Layout,
+    config: AlignConnectorConfig,
+    seed: int,
+) -> dict[str, Metric]:
+    """The ablation on held-out captions, labels, losses by length, and captions read rightly."""
+    items = take(source, "seen", config.eval_items)
+    encoded = [encode(layout, item, config.prompt) for item in items]
+    found = ablation_of(model, items, encoded, layout, config, seed)
+    metrics = {**found.metrics(), **by_length(found, config.length_edges)}
+    train = [
+        encode(layout, item, config.prompt) for item in take(source, "train", config.eval_items)
+    ]
+    metrics |= label_facts(train + encoded, config.context)
+    if config.readout_weight:
+        splits = ("seen", "unseen") if config.data == "world" else ("seen",)
+        for split in splits:
+            name = "readout.right" + ("" if split == "seen" else ".unseen")
+            chosen = take(source, split, config.eval_items)
+            metrics[name] = share_right(read_rightly(model, chosen, layout.text_codec))
+    return metrics
+
+
+def ablation_of(
+    model: OmniModel,
+    items: Sequence[PictureItem],
+    encoded: Sequence[Encoded],
+    layout: Layout,
+    config: AlignConnectorConfig,
+    seed: int,
+) -> Ablation:
+    """All conditions; the world's pictures also with one attribute changed."""
+    twins: list[Encoded] | None = []
+    for index, item in enumerate(items):
+        if item.scene is None:
+            twins = None
+            break
+        other = twin(item.scene, index, TWINS[index % len(TWINS)])
+        changed = PictureItem(draw(other, item.image.shape[0]), item.caption, None, item.name)
+        twins.append(encode(layout, changed, config.prompt))
+    names = [item.caption for item in items]
+    return ablate(model, encoded, names, twins=twins, seed=seed)
+
+
+@torch.no_grad()
+def read_rightly(model: OmniModel, items: Sequence[PictureItem], codec: TextCodec) -> list[bool]:
+    """Whether the connector's positions alone spell each picture's caption."""
+    assert model.vision is not None and isinstance(model.image_connector, PerceiverConnector)
+    right = []
+    for first in range(0, len(items), 100):
+        part = items[first : first + 100]
+        patches = model.vision(normalise([item.image for item in part])).patches
+        said = read_ids(model.image_connector, model.image_connector(patches))
+        right += [codec.decode(s).strip() == i.caption for s, i in zip(said, part, strict=True)]
+    return right
+
+
+def checks(config: AlignConnectorConfig) -> tuple[Check, ...]:
+    """The gate."""
+    if config.eval_items < 20:
+        raise InputError(f"eval_items is {config.eval_items}; a gate needs at least 20 items")
+    least = partial(Check, op=">", threshold=0.0, bound="low", min_n=min(100, config.eval_items))
+    rival = "shuffled" if config.rank_wrong else "correct"
+    empty = [
+        least(
+            metric=f"ablation.{name}_over_{rival}",
+            why=f"{name} in a picture's place must serve worse than "
+            + ("any picture" if config.rank_wrong else "the right one"),
+        )
+        for name in EMPTY
+    ]
+    return (
+        least(
+            metric="ablation.shuffled_over_correct",
+            why="another picture must serve worse than the right one, or pictures are not used",
+        ),
+        *empty,
+        Check(
+            metric="frozen.changed",
+            op="==",
+            threshold=0.0,
+            why="the Thinker and the tower are not trained here",
+        ),
+        Check(
+            metric="labels.none",
+            op="==",
+            threshold=0.0,
+            why="a sample without a label teaches nothing, silently",
+        ),
+        Check(
+            metric="labels.truncated",
+            op="<=",
+            threshold=config.max_truncated,
+            why="what is cut off is not learned",
+        ),
+    )
