@@ -88,12 +88,14 @@ def load_siglip(
         raise InputError("a SigLIP tower needs `pip install lumoomni[hf]`") from error
     _check_kind(source)
     shape = SiglipVisionConfig.from_pretrained(source)
+    made: Any
     try:
-        model, info = SiglipVisionModel.from_pretrained(
+        made = SiglipVisionModel.from_pretrained(
             source, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     except OSError as error:
         raise InputError(f"{source} holds no safetensors weights: {error}") from error
+    model, info = made
     missing = sorted(info["missing_keys"])
     odd = sorted(k for k in info["unexpected_keys"] if not k.startswith(NOT_SEEN))
     if missing or odd:
@@ -101,12 +103,10 @@ def load_siglip(
             f"{source} does not match its config.json: {len(missing)} tensors missing "
             f"{missing[:5]}, {len(odd)} unexpected {odd[:5]}"
         )
-    config = SiglipTowerConfig(
-        source=source,
-        image_size=shape.image_size,
-        patch=shape.patch_size,
-        width=shape.hidden_size,
-    )
+    size, patch = shape.image_size, shape.patch_size
+    if not isinstance(size, int) or not isinstance(patch, int):
+        raise InputError(f"{source} reads {size} pixels in patches of {patch}; both must be square")
+    config = SiglipTowerConfig(source=source, image_size=size, patch=patch, width=shape.hidden_size)
     processor = SiglipImageProcessor.from_pretrained(source)
     return SiglipTower(config, model.to(device), processor)
 

@@ -78,7 +78,7 @@ def _train_audio_encoder() -> TrainAudioEncoderConfig:
             encoder=EncoderConfig(width=144, layers=4, heads=3, ffn_width=432),
         ),
         frame_weight=0.8,
-        loop=LoopConfig(steps=2200, batch_size=8, accumulate=2),
+        loop=LoopConfig(steps=2600, batch_size=8, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.015, warmup=40),
     )
 
@@ -98,7 +98,7 @@ def _train_vision_encoder() -> TrainVisionEncoderConfig:
             places_layers=1,
         ),
         words_weight=2.0,
-        loop=LoopConfig(steps=600, batch_size=64),
+        loop=LoopConfig(steps=700, batch_size=64),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.02, warmup=30),
     )
 
@@ -122,7 +122,7 @@ def _train_talker() -> TrainTalkerConfig:
             head_width=32,
             ffn_width=448,
         ),
-        loop=LoopConfig(steps=1800, batch_size=8, accumulate=2),
+        loop=LoopConfig(steps=2000, batch_size=8, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.01, warmup=30),
     )
 
@@ -150,6 +150,6 @@ def _instruct() -> InstructConfig:
         mixture=InstructMixture(
             caption=0.04, look=0.24, write_down=0.16, spoken=0.24, spoken_look=0.18, text_share=0.14
         ),
-        loop=LoopConfig(steps=800, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=1000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
     )

@@ -27,8 +27,8 @@ from lumoomni.infer.assemble import load_part, load_settings, save_part
 from lumoomni.media.image import normalise
 from lumoomni.model.omni import OmniInputs, OmniModel
 from lumoomni.model.perceiver import PerceiverConnector, PerceiverConnectorConfig
-from lumoomni.model.thinker import Thinker
-from lumoomni.model.vision import VisionTower
+from lumoomni.model.thinker import Thinker, ThinkerConfig
+from lumoomni.model.vision import VisionTower, VisionTowerConfig
 from lumoomni.pipeline import StageContext
 from lumoomni.train.freeze import fingerprint, freeze
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
@@ -168,13 +168,13 @@ def encode(layout: Layout, item: PictureItem, prompt: str) -> Encoded:
     return layout.encode((asked, Turn(role="assistant", text=item.caption)))
 
 
-def new_connector(
-    thinker: Thinker, vision: VisionTower, codec: TextCodec, config: AlignConnectorConfig
-) -> PerceiverConnector:
-    """A fresh perceiver between two parts; with `spell`, its symbols are the Thinker's."""
-    shape = PerceiverConnectorConfig(
-        source_width=vision.config.encoder.width,
-        target_width=thinker.config.width,
+def connector_shape(
+    thinker: ThinkerConfig, vision: VisionTowerConfig, config: AlignConnectorConfig, nothing: int
+) -> PerceiverConnectorConfig:
+    """The perceiver between two parts; `nothing` is the id that stands for silence."""
+    return PerceiverConnectorConfig(
+        source_width=vision.encoder.width,
+        target_width=thinker.width,
         latents=config.latents,
         width=config.width,
         layers=config.layers,
@@ -182,10 +182,17 @@ def new_connector(
         mlp_ratio=config.mlp_ratio,
         source_norm=config.vision_ln,
         waves=config.waves,
-        symbols=thinker.config.vocab_size if config.spell else 0,
-        nothing=codec.special(SILENCE) if config.spell else 0,
+        symbols=thinker.vocab_size if config.spell else 0,
+        nothing=nothing,
     )
-    connector = PerceiverConnector(shape)
+
+
+def new_connector(
+    thinker: Thinker, vision: VisionTower, codec: TextCodec, config: AlignConnectorConfig
+) -> PerceiverConnector:
+    """A fresh perceiver; with `spell`, its symbols are the Thinker's."""
+    nothing = codec.special(SILENCE) if config.spell else 0
+    connector = PerceiverConnector(connector_shape(thinker.config, vision.config, config, nothing))
     if connector.symbol_table is not None:
         connector.take_symbols(thinker.token_table.weight.detach())
         connector.symbol_table.requires_grad_(False)

@@ -9,7 +9,7 @@ reads. The gate asks held-out questions, swaps pictures and sounds, and has the 
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import numpy as np
@@ -45,7 +45,6 @@ from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
 from lumoomni.model.omni import OmniInputs, OmniModel
 from lumoomni.model.perceiver import PerceiverConnector
-from lumoomni.model.regions import STANDS
 from lumoomni.model.thinker import Thinker
 from lumoomni.model.vision import VisionTower
 from lumoomni.pipeline import StageContext
@@ -54,7 +53,7 @@ from lumoomni.train.freeze import fingerprint, freeze
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.loss import lm_loss
 from lumoomni.train.optim import OptimConfig
-from lumoomni.train.warm_start import Described, start_ears, start_eyes, take_reader
+from lumoomni.train.warm_start import Described, start_ears, start_eyes
 from lumoomni.uti.sequence import SILENCE
 
 
@@ -62,15 +61,10 @@ from lumoomni.uti.sequence import SILENCE
 class InstructConfig:
     """`image_side` squared positions a picture (0: CLS alone); widths come from the parts.
 
-    With `image_regions`, a picture is up to so many descriptions instead, where the vision tower
-    has learned to read them. After `align_connector` pictures come through its perceiver, and
-    neither counts.
+    After `align_connector` pictures come through its perceiver instead.
     """
 
     image_side: int = 0
-    image_regions: int = 0
-    places_size: float = 0.25
-    """How large the vectors that say where a region is start, as a share of an embedding."""
     image_places: bool = True
     """Tell the Thinker the row and column of each image position (no seed model does)."""
     mixture: InstructMixture = field(default_factory=InstructMixture)
@@ -85,8 +79,8 @@ class InstructConfig:
     hold_weight: float = 1.0
     """Weight of keeping the Thinker's states on text alone what they were, beside the answers."""
     warm_start_items: int = 800
-    """Pictures that an image connector without regions is first fitted to; 0 starts it, and the
-    audio connector, at random."""
+    """Pictures that a fresh image connector is first fitted to; 0 starts it, and the audio
+    connector, at random."""
     spell: bool = True
     """Let the audio connector also say what the recogniser hears, as soft text."""
     eval_items: int = 200
@@ -185,25 +179,14 @@ def _eyes(
         connector = load_part(aligned, "image_connector")
         assert isinstance(connector, PerceiverConnector)
         return connector
-    width = thinker.config.width
-    reader = vision.reader.config if vision.reader is not None else None
-    eyes = LinearConnectorConfig(
-        source_width=vision.config.encoder.width,
-        target_width=width,
-        side=config.image_side,
-        places=config.image_places,
-    )
-    if reader is not None and config.image_regions:
-        eyes = replace(
-            eyes,
-            symbols=reader.symbols + 1,
-            regions=config.image_regions,
-            words=reader.words,
-            grid=vision.config.grid,
+    return LinearConnector(
+        LinearConnectorConfig(
+            source_width=vision.config.encoder.width,
+            target_width=thinker.config.width,
+            side=config.image_side,
+            places=config.image_places,
         )
-    elif config.image_regions:
-        context.progress.say("the vision tower reads no regions: pictures come as a grid")
-    return LinearConnector(eyes)
+    )
 
 
 def warm_start(
@@ -218,13 +201,6 @@ def warm_start(
     if isinstance(eyes, PerceiverConnector):
         if eyes.symbol_table is not None:
             eyes.symbol_table.requires_grad_(False)  # the Thinker's own table is frozen too
-    elif eyes.reader is not None:
-        # Not a fit but a part of the tower: without it no region would be found at all.
-        take_reader(eyes, model.vision, table)
-        freeze(eyes.reader)
-        words = [table[torch.tensor(codec.encode(f" {word}"))].sum(0) for word in STANDS]
-        eyes.name_places(torch.stack(words))
-        eyes.scale_places(config.places_size * size)
     elif config.warm_start_items:
         fit_eyes(model, data.pictures(config.warm_start_items), codec)
         eyes.scale_places(size)

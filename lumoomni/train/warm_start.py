@@ -55,26 +55,6 @@ def start_ears(connector: LinearConnector, tower: AudioTower, table: Tensor, not
     torch.nn.init.zeros_(connector.project.bias)
 
 
-@torch.no_grad()
-def take_reader(connector: LinearConnector, tower: VisionTower, table: Tensor) -> None:
-    """Say each region that the tower reads in the embeddings of its ids; a blank becomes zeros.
-
-    The linear path starts silent. Raises ValueError when the tower's reader has another shape.
-    """
-    assert connector.reader is not None and connector.symbol_table is not None
-    if tower.reader is None or tower.reader.config != connector.reader.config:
-        raise ValueError(
-            f"the connector reads regions as {connector.reader.config}, but the tower as "
-            f"{None if tower.reader is None else tower.reader.config}"
-        )
-    connector.reader.load_state_dict(tower.reader.state_dict())
-    connector.symbol_table[0] = 0.0
-    connector.symbol_table[1:] = table[: len(connector.symbol_table) - 1]
-    torch.nn.init.zeros_(connector.project.weight)
-    torch.nn.init.zeros_(connector.project.bias)
-    connector.smooth_places()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Described:
     """Ids of a picture's caption, and of each described region with the cells that it covers."""
