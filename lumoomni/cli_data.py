@@ -10,7 +10,7 @@ import typer
 
 from lumoomni.exits import print_json, verb
 
-FORMATS = "txt, jsonl, csv, json, ljspeech or librispeech."
+FORMATS = "txt, jsonl, csv, json, llava, coco, ljspeech or librispeech."
 
 
 def register(app: typer.Typer) -> None:

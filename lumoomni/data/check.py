@@ -13,7 +13,8 @@ from typing import Any
 
 from lumoomni.codecs.text import TextCodec
 from lumoomni.data.conversation import audio_positions
-from lumoomni.data.readers import EMPTY, Row, printable, read
+from lumoomni.data.readers import PICTURE_LAYOUTS, read
+from lumoomni.data.rows import EMPTY, Row, printable
 from lumoomni.data.world.language import normalise
 from lumoomni.errors import InputError
 from lumoomni.media.audio import load_audio
@@ -162,7 +163,7 @@ def _look(row: Row, layout: str, codec: TextCodec | None, found: _Found) -> None
         found.malformed.append(f"{row.where}: {row.problem}")
     if row.media is not None:
         try:
-            if layout == "json":
+            if layout in PICTURE_LAYOUTS:
                 image = load_image(row.media)
                 found.sizes.append((image.shape[0], image.shape[1]))
             else:

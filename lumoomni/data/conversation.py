@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lumoomni.codecs.text import TextCodec
-from lumoomni.data.sample import Sensed, TextItem
+from lumoomni.data.sample import PictureItem, Sensed, TextItem
 from lumoomni.ids import IGNORE
 from lumoomni.media.image import normalise
 from lumoomni.media.mel import MelConfig, log_mel
@@ -37,6 +37,15 @@ def text_turns(item: TextItem) -> tuple[Turn, ...]:
     """The turns of a text item; what is sensed comes first."""
     turns = [Turn(role=role, text=text) for role, text in item.turns]  # type: ignore[arg-type]
     return (replace(turns[0], sensed=item.sensed), *turns[1:])
+
+
+def picture_turns(item: PictureItem, request: str) -> tuple[Turn, ...]:
+    """The conversation about a picture, or `request` and the caption where there is none."""
+    said = item.turns or (("user", request), ("assistant", item.caption))
+    turns = [Turn(role=role, text=text) for role, text in said]  # type: ignore[arg-type]
+    first = next(place for place, turn in enumerate(turns) if turn.role == "user")
+    turns[first] = replace(turns[first], images=(item.image,))
+    return tuple(turns)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lumoomni.data.conversation import Example, Turn, text_turns
+from lumoomni.data.conversation import Example, Turn, picture_turns, text_turns
 from lumoomni.data.sample import PictureItem, Source, SpeechItem, TextItem, take
 from lumoomni.data.sources import open_pictures, open_speech, open_text
 from lumoomni.data.world.asking import QA
@@ -114,7 +114,8 @@ class InstructData:
     def _caption(self, split: str, index: int, stream: np.random.Generator) -> Example:
         if self.mixture.pictures != "world":
             item = self._pictures.item(split, index)
-            return _pair(DESCRIBE, item.caption, (item.caption,), "caption", images=(item.image,))
+            turns = picture_turns(item, DESCRIBE)
+            return Example(turns=turns, accepted=(item.caption,), kind="caption")
         scene = self.scene(split, index)
         if split == "train" and stream.random() < self.mixture.colourless:
             asked = without_colours(scene, stream)

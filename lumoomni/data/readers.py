@@ -9,36 +9,18 @@ Costs: the listing files are read once; media are not opened.
 import csv
 import io
 import json
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lumoomni.config import nearest
+from lumoomni.data.picture_readers import read_coco, read_llava
+from lumoomni.data.rows import Row, judged, media_row, printable, read_text, turn_of
 from lumoomni.errors import InputError
 
 FOLDERS = ("ljspeech", "librispeech")
-ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
-EMPTY = "empty text"
+PICTURE_LAYOUTS = ("json", "llava", "coco")
 QUESTIONS, ANSWERS = ("question", "prompt", "instruction"), ("answer", "response", "output")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One sample: the text that is learned, the turns before it, its media file if any.
-
-    `where` is the place in the listing. `asset` is what must not stand on both sides of a split:
-    the media file relative to the data set, or the words that open the conversation.
-    `problem` says why the row cannot be used; it is empty for a good one.
-    """
-
-    text: str
-    where: str
-    asset: str
-    media: Path | None = None
-    before: tuple[tuple[str, str], ...] = ()
-    problem: str = ""
 
 
 def read(layout: str, path: Path, root: Path | None = None) -> list[Row]:
@@ -89,7 +71,7 @@ def read_jsonl(path: Path, root: Path | None) -> list[Row]:
 
 def read_csv(path: Path, root: Path | None) -> list[Row]:
     """Columns `wav` and `text` in either order; paths are relative to the file."""
-    file = io.StringIO(_text(path), newline="")
+    file = io.StringIO(read_text(path), newline="")
     reader = csv.reader(file, strict=True, skipinitialspace=True)
     rows: list[Row] = []
     try:
@@ -112,7 +94,7 @@ def read_csv(path: Path, root: Path | None) -> list[Row]:
                 rows.append(Row("", where, where, problem=problem))
                 continue
             cells = dict(zip(columns, fields, strict=True))
-            rows.append(_media_row(cells["text"], root or path.parent, cells["wav"], where))
+            rows.append(media_row(cells["text"], root or path.parent, cells["wav"], where))
     except csv.Error as error:
         raise InputError(
             f"{path}:{reader.line_num} is not valid CSV ({error}); look for a quote that is "
@@ -123,7 +105,7 @@ def read_csv(path: Path, root: Path | None) -> list[Row]:
 
 def read_captions(path: Path, root: Path | None) -> list[Row]:
     """[{"image": ..., "caption": ...}, ...] as one JSON list or one object a line."""
-    text = _text(path)
+    text = read_text(path)
     base, rows = root or path.parent, []
     if text.lstrip().startswith("["):
         try:
@@ -153,7 +135,7 @@ def read_ljspeech(path: Path, root: Path | None) -> list[Row]:
         # Some rows of the published set leave the normalised text out.
         text = next((text for text in reversed(texts) if text.strip()), "")
         media = f"wavs/{name.strip()}.wav" if name.strip() else ""
-        rows.append(_media_row(text, path, media, where, problem))
+        rows.append(media_row(text, path, media, where, problem))
     return rows
 
 
@@ -164,7 +146,7 @@ def read_librispeech(path: Path, root: Path | None) -> list[Row]:
         folder = listing.parent.relative_to(path)
         for number, line in _lines(listing):
             name, _, text = line.strip().partition(" ")
-            rows.append(_media_row(text, path, f"{folder}/{name}.flac", f"{listing}:{number}"))
+            rows.append(media_row(text, path, f"{folder}/{name}.flac", f"{listing}:{number}"))
     return rows
 
 
@@ -173,14 +155,11 @@ LAYOUTS: dict[str, Callable[[Path, Path | None], list[Row]]] = {
     "jsonl": read_jsonl,
     "csv": read_csv,
     "json": read_captions,
+    "llava": read_llava,
+    "coco": read_coco,
     "ljspeech": read_ljspeech,
     "librispeech": read_librispeech,
 }
-
-
-def printable(text: str) -> str:
-    """Text that can be printed and hashed: bytes of a name that are not UTF-8 become escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _text_row(text: str, before: tuple[tuple[str, str], ...], where: str, problem: str = "") -> Row:
@@ -190,27 +169,7 @@ def _text_row(text: str, before: tuple[tuple[str, str], ...], where: str, proble
     asset = printable(" ".join(opening.split()).casefold()) or where
     if not problem and not all(said for _, said in before):
         problem = "empty question"
-    return _judged(Row(text.strip(), where, asset, before=before, problem=problem))
-
-
-def _media_row(text: str, base: Path, name: str, where: str, problem: str = "") -> Row:
-    """Two spellings of one path ("a.wav", "./a.wav") are one asset, wherever the data lies."""
-    name = name.strip()
-    if not name:
-        row = Row(text.strip(), where, printable(where), problem=problem or "no file is named")
-    else:
-        asset = printable(Path(os.path.normpath(name)).as_posix())
-        row = Row(text.strip(), where, asset, base / name, problem=problem)
-    return _judged(row)
-
-
-def _judged(row: Row) -> Row:
-    """The row with what is wrong with its text, and a place that can be printed."""
-    problem = row.problem or ("" if row.text else EMPTY)
-    spoken = (row.text, *(said for _, said in row.before))
-    if not problem and any(said != printable(said) for said in spoken):
-        problem = "half a surrogate pair in the text"
-    return Row(row.text, printable(row.where), row.asset, row.media, row.before, printable(problem))
+    return judged(Row(text.strip(), where, asset, before=before, problem=problem))
 
 
 def _caption(item: Any, base: Path, where: str) -> Row:
@@ -221,7 +180,7 @@ def _caption(item: Any, base: Path, where: str) -> Row:
     if not isinstance(image, str) or not isinstance(caption, str):
         problem = f"image and caption must be text: {str(item)[:80]}"
         return Row("", where, where, problem=printable(problem))
-    return _media_row(caption, base, image, where)
+    return media_row(caption, base, image, where)
 
 
 def _turns(item: Any) -> tuple[tuple[str, str], ...]:
@@ -234,7 +193,7 @@ def _turns(item: Any) -> tuple[tuple[str, str], ...]:
         listed = item.get("messages", item.get("conversations"))
         if not isinstance(listed, list) or not listed:
             raise ValueError("an empty conversation")
-        turns = tuple(_turn(part) for part in listed)
+        turns = tuple(turn_of(part) for part in listed)
     elif "text" in item:
         turns = (("assistant", item["text"]),)
     else:
@@ -251,33 +210,8 @@ def _turns(item: Any) -> tuple[tuple[str, str], ...]:
     return tuple((role, str(said).strip()) for role, said in turns)
 
 
-def _turn(part: Any) -> tuple[str, Any]:
-    """{"role", "content"} or {"from", "value"}."""
-    if not isinstance(part, dict):
-        raise ValueError(f"a turn must be an object, found {str(part)[:80]}")
-    role = part.get("role", part.get("from"))
-    known = {**ROLES, "system": "system"}
-    if not isinstance(role, str) or role not in known:
-        raise ValueError(f"unknown role {role!r}; {nearest(str(role), known)}")
-    return known[role], part.get("content", part.get("value"))
-
-
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Numbered lines that are not blank. Only line feeds part them, unlike `str.splitlines`, which
     also cuts at characters that belong to a text (U+2028, U+0085)."""
-    lines = enumerate(_text(path).split("\n"), 1)
+    lines = enumerate(read_text(path).split("\n"), 1)
     return [(number, line) for number, line in lines if line.strip()]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{printable(str(path))} is not UTF-8 (byte {error.start:,}: {error.reason}); "
-            "convert it"
-        ) from error
-    except OSError as error:
-        raise InputError(
-            f"{printable(str(path))} cannot be read ({error.strerror}); check its permissions"
-        ) from error

@@ -92,6 +92,8 @@ class PictureItem:
     regions: tuple[Region, ...] = ()
     told: str = ""
     """The caption with UNTOLD in the place of each word that it leaves out; empty: leaves none."""
+    turns: tuple[tuple[str, str], ...] = ()
+    """The conversation about it as (role, text), the caption last; empty: a caption is all."""
 
 
 class Source(Protocol[T_co]):

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from lumoomni.data.headers import Kind, header_problem
-from lumoomni.data.readers import Row, printable, read
+from lumoomni.data.readers import PICTURE_LAYOUTS, read
+from lumoomni.data.rows import Row, printable
 from lumoomni.data.sample import PictureItem, Source, SpeechItem, TextItem
 from lumoomni.data.world.source import WorldPictures, WorldSpeech, WorldText
 from lumoomni.data.world.speech import RATE
@@ -28,7 +29,6 @@ MOST_UNUSABLE = 0.05
 REAL_SPLITS = (*SPLITS, "other")
 TEXT_LAYOUTS = ("txt", "jsonl")
 SPEECH_LAYOUTS = ("csv", "ljspeech", "librispeech")
-PICTURE_LAYOUTS = ("json",)
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,8 @@ class PictureRows:
         row = self.rows.row(split, index)
         assert row.media is not None
         image = resize(load_image(row.media), self.pixels)
-        return PictureItem(image, row.text, None, row.where)
+        turns = (*row.before, ("assistant", row.text)) if row.before else ()
+        return PictureItem(image, row.text, None, row.where, turns=turns)
 
     def size(self, split: str) -> int | None:
         return self.rows.size(split)
@@ -201,7 +202,7 @@ def open_speech(spec: str, seed: int, rate: int = RATE) -> Source[SpeechItem]:
 
 
 def open_pictures(spec: str, seed: int, pixels: int) -> Source[PictureItem]:
-    """`world` or `json:FILE?image_root=DIR`."""
+    """`world`, or `json:`, `llava:` or `coco:` FILE, with `?image_root=DIR`."""
     if spec == "world":
         return WorldPictures(seed, pixels)
     return PictureRows(open_rows(spec, seed, PICTURE_LAYOUTS, "picture"), pixels)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lumoomni.audits.ablation import EMPTY, Ablation, ablate, by_length, label_facts
 from lumoomni.audits.text import share_right
 from lumoomni.codecs.text import TextCodec
-from lumoomni.data.conversation import Batch, Encoded, Layout, Turn, collate
+from lumoomni.data.conversation import Batch, Encoded, Layout, collate, picture_turns
 from lumoomni.data.sample import UNTOLD, PictureItem, Source, take
 from lumoomni.data.sources import open_pictures
 from lumoomni.data.world.scene import draw, twin
@@ -47,6 +47,8 @@ class AlignConnectorConfig:
 
     data: str = "world"
     prompt: str = DESCRIBE
+    template: str = ""
+    """`compact`, `chatml` or `plain`; empty: as the Thinker learned to talk."""
     latents: int = 64
     width: int = 512
     layers: int = 2
@@ -163,9 +165,8 @@ def caption_ids(codec: TextCodec, item: PictureItem) -> list[int]:
 
 
 def encode(layout: Layout, item: PictureItem, prompt: str) -> Encoded:
-    """A picture, the request, and the caption as the answer."""
-    asked = Turn(role="user", text=prompt, images=(item.image,))
-    return layout.encode((asked, Turn(role="assistant", text=item.caption)))
+    """A picture with its conversation, or with the request and the caption as the answer."""
+    return layout.encode(picture_turns(item, prompt))
 
 
 def connector_shape(
@@ -215,7 +216,7 @@ def run(context: StageContext) -> Report:
     model = OmniModel(thinker, vision=vision, image_connector=connector)
     layout = Layout(
         text_codec=codec,
-        template=settings.template,
+        template=config.template or settings.template,
         mel=settings.mel,
         image_positions=connector.config.positions,
     )

@@ -42,6 +42,8 @@ class Template:
     end: str
     """The symbol that ends every turn; after an answer it is supervised and stops generation."""
     after: tuple[str, ...] = ()
+    answers_alone: bool = False
+    """Only the assistant has text and an end: pictures with captions, as LLaVA's first stage."""
 
 
 TEMPLATES: dict[str, Template] = {
@@ -52,6 +54,11 @@ TEMPLATES: dict[str, Template] = {
         opening={r: ("<|im_start|>", f"{r}\n") for r in ("system", "user", "assistant")},
         end="<|im_end|>",
         after=("\n",),
+    ),
+    "plain": Template(
+        opening=dict.fromkeys(("system", "user", "assistant"), ()),
+        end="<|endoftext|>",
+        answers_alone=True,
     ),
 }
 
@@ -111,7 +118,9 @@ class SequenceBuilder:
         return self
 
     def text(self, text: str, *, supervised: bool = False) -> "SequenceBuilder":
-        """Plain text of the open turn."""
+        """Plain text of the open turn; a template of answers alone leaves other text out."""
+        if self._left_out():
+            return self
         start = len(self._ids)
         self._append(self.text_codec.encode(text), supervised=supervised)
         self._spans.append(Span(self._role, start, len(self._ids)))
@@ -142,6 +151,8 @@ class SequenceBuilder:
 
     def close(self, *, supervised: bool = False) -> "SequenceBuilder":
         """End the turn; after a supervised answer the end symbol is learned too."""
+        if self._left_out():
+            return self
         template = TEMPLATES[self.template]
         self._append([self.text_codec.special(template.end)], supervised=supervised)
         for piece in template.after:
@@ -156,6 +167,9 @@ class SequenceBuilder:
             tuple(self._slots),
             tuple(self._spans),
         )
+
+    def _left_out(self) -> bool:
+        return TEMPLATES[self.template].answers_alone and self._role != "assistant"
 
     def _piece(self, piece: str) -> list[int]:
         if piece.startswith("<|"):

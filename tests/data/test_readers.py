@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lumoomni.data.readers import Row, read
+from lumoomni.data.readers import read
+from lumoomni.data.rows import Row
 from lumoomni.errors import InputError
 
 

@@ -10,7 +10,7 @@ import soundfile
 from PIL import Image
 
 from lumoomni.data import sources
-from lumoomni.data.readers import Row
+from lumoomni.data.rows import Row
 from lumoomni.data.sources import (
     SpeechRows,
     TextRows,
