@@ -39,6 +39,7 @@ def build(
     force: Annotated[
         list[str] | None, typer.Option(help="Build this stage again even if unchanged.")
     ] = None,
+    device: Annotated[str, typer.Option(help="Where to train: auto, cpu, cuda or mps.")] = "auto",
     as_json: Json = False,
 ) -> None:
     """Build a recipe's stages in order.
@@ -56,7 +57,13 @@ def build(
         progress = Progress(silent=as_json)
         with stop_on_interrupt() as stop:
             built = run_build(
-                chosen, folder, until=until, force=force or (), progress=progress, stop=stop
+                chosen,
+                folder,
+                until=until,
+                force=force or (),
+                progress=progress,
+                stop=stop,
+                device=device,
             )
         if as_json:
             print_json({"out": str(folder), "stages": {n: a.hash for n, a in built.items()}})

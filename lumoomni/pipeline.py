@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lumoomni.artifacts import Artifact, ArtifactWriter, check_files, open_artif
 from lumoomni.config import canonical_json, config_hash, nearest, to_dict
 from lumoomni.errors import GateFailure, InputError
 from lumoomni.gates import Check, Report, checks_from_dict, checks_to_dict, judge
-from lumoomni.runtime import Progress, atomic_write_json, atomic_write_text
+from lumoomni.runtime import Progress, atomic_write_json, atomic_write_text, resolve_device
 
 RECIPE_FILE = "recipe.json"
 LOG_FILE = "log.jsonl"
@@ -43,6 +43,8 @@ class StageContext:
     seed: int
     progress: Progress
     stop: threading.Event
+    device: str = "cpu"
+    """Where training happens: `auto`, `cpu`, `cuda` or `mps`; it is no part of what is built."""
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to the stage's log, which becomes part of the artifact."""
@@ -63,11 +65,15 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Stages in order; each stage's parents stand before it."""
+    """Stages in order; each stage's parents stand before it.
+
+    `aliases` are short names for settings, perhaps of several stages: `llm=DIR`.
+    """
 
     name: str
     stages: tuple[Stage, ...]
     seed: int = 0
+    aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -93,7 +99,7 @@ class Recipe:
     def override(self, changes: Iterable[str]) -> "Recipe":
         """Apply `stage.path=value` changes. Raises InputError for an unknown stage or path."""
         stages = {stage.name: stage for stage in self.stages}
-        for change in changes:
+        for change in self._spelled_out(changes):
             name, dot, rest = change.partition(".")
             if not dot or "=" not in rest:
                 raise InputError(f"{change!r} is no setting; write stage.path=value")
@@ -102,6 +108,12 @@ class Recipe:
                 stages[name], config=configs.override(stages[stage.name].config, [rest])
             )
         return replace(self, stages=tuple(stages.values()))
+
+    def _spelled_out(self, changes: Iterable[str]) -> Iterator[str]:
+        for change in changes:
+            name, _, value = change.partition("=")
+            paths = self.aliases.get(name, ())
+            yield from (f"{path}={value}" for path in paths) if paths else (change,)
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved recipe: every setting of every stage."""
@@ -131,6 +143,7 @@ def build(
     force: Iterable[str] = (),
     progress: Progress | None = None,
     stop: threading.Event | None = None,
+    device: str = "auto",
 ) -> dict[str, Artifact]:
     """Run the recipe into `out`; what stands and is unchanged is kept.
 
@@ -138,6 +151,8 @@ def build(
     works in `out`, Interrupted when stopped.
     """
     progress, stop = progress or Progress(), stop or threading.Event()
+    if device not in ("auto", "cpu"):
+        resolve_device(device)  # a device that is not here is said before anything is begun
     forced = {recipe.stage(name).name for name in force}
     last = recipe.names().index(recipe.stage(until).name) if until else len(recipe.stages) - 1
     out = Path(out)
@@ -153,7 +168,8 @@ def build(
                 _event(out, stage.name, "kept")
                 progress.say(f"{stage.name}: unchanged, {_word(kept)}")
             else:
-                kept = _run(stage, out, parents, recipe.seed, progress, stop)
+                site = (progress, stop, device)
+                kept = _run(stage, out, parents, recipe.seed, site)
             if not kept.passed:
                 raise GateFailure(_failure(kept))
             done[stage.name] = kept
@@ -186,9 +202,9 @@ def _run(
     out: Path,
     parents: dict[str, Artifact],
     seed: int,
-    progress: Progress,
-    stop: threading.Event,
+    site: tuple[Progress, threading.Event, str],
 ) -> Artifact:
+    progress, stop, device = site
     work = _scratch(stage, out, parents, seed)
     _event(out, stage.name, "started")
     progress.say(f"{stage.name}: building")
@@ -204,6 +220,7 @@ def _run(
             seed=seed,
             progress=progress,
             stop=stop,
+            device=device,
         )
         report = stage.run(context)
         checks = stage.checks(stage.config)

@@ -122,8 +122,8 @@ class ResidualQuantiser(nn.Module):
         return sum(self.codebooks[q][codes[..., q]] for q in range(codes.shape[-1]))  # type: ignore[return-value]
 
     def _seed(self, book: int, vectors: Tensor) -> None:
-        picks = torch.randint(len(vectors), (self.config.codebook_size,))
-        centres = vectors[picks] + 1e-4 * torch.randn(len(picks), vectors.shape[1])
+        picks = torch.randint(len(vectors), (self.config.codebook_size,), device=vectors.device)
+        centres = vectors[picks] + 1e-4 * torch.randn(vectors[picks].shape, device=vectors.device)
         for _ in range(10):  # a few rounds of k-means on the first batch
             index = nearest(vectors, centres)
             sums = torch.zeros_like(centres).index_add_(0, index, vectors)

@@ -5,6 +5,7 @@ Does not know: where samples come from or what model reads them.
 Costs: one tokenizer call a turn; log-mel of each sound (under a millisecond a second of sound).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,10 +64,10 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A sequence with its media: pictures uint8 [S, S, 3] and log-mels [M, n_mels]."""
+    """A sequence with its media: pixels [3, S, S] and log-mels [M, n_mels]."""
 
     sequence: Sequence
-    images: tuple[np.ndarray, ...]
+    pixels: tuple[Tensor, ...]
     mels: tuple[Tensor, ...]
 
     def __len__(self) -> int:
@@ -75,24 +76,28 @@ class Encoded:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How conversations become sequences for one model."""
+    """How conversations become sequences for one model.
+
+    `prepare` makes a tower's pixels [B, 3, S, S] of pictures; by default these have its size.
+    """
 
     text_codec: TextCodec
     template: str
     mel: MelConfig
     image_positions: int = 1
+    prepare: Callable[[list[np.ndarray]], Tensor] = normalise
 
     def encode(self, turns: tuple[Turn, ...], *, open_answer: bool = False) -> Encoded:
         """Assistant turns are supervised; `open_answer` ends with an opened assistant turn."""
         builder = SequenceBuilder(self.text_codec, self.template)
-        images: list[np.ndarray] = []
+        pixels: list[Tensor] = []
         mels: list[Tensor] = []
         for turn in turns:
             learned = turn.role == "assistant"
             builder.open(turn.role)
             for image in turn.images:
                 builder.media("image", self.image_positions)
-                images.append(image)
+                pixels.append(self.prepare([image])[0])
             for sound in turn.sounds:
                 mel = log_mel(torch.from_numpy(sound)[None], self.mel)[0]
                 builder.media("audio", audio_positions(len(mel)))
@@ -104,7 +109,7 @@ class Layout:
             builder.close(supervised=learned)
         if open_answer:
             builder.open("assistant")
-        return Encoded(sequence=builder.build(), images=tuple(images), mels=tuple(mels))
+        return Encoded(sequence=builder.build(), pixels=tuple(pixels), mels=tuple(mels))
 
     def _positions(self, sensed: Sensed) -> int:
         if sensed.kind == "image":
@@ -149,14 +154,14 @@ def collate(items: list[Encoded], pad: int = 0) -> Batch:
     for row, item in enumerate(items):
         ids[row, : len(item)] = torch.from_numpy(item.sequence.ids)
         labels[row, : len(item)] = torch.from_numpy(item.sequence.labels)
-    images = [image for item in items for image in item.images]
+    pixels = [picture for item in items for picture in item.pixels]
     mels = [mel for item in items for mel in item.mels]
     padded, mel_lengths = pad_mels(mels) if mels else (None, None)
     return Batch(
         ids=ids,
         labels=labels,
         lengths=torch.tensor([len(item) for item in items]),
-        pixels=normalise(images) if images else None,
+        pixels=torch.stack(pixels) if pixels else None,
         mels=padded,
         mel_lengths=mel_lengths,
     )

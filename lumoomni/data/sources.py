@@ -161,10 +161,10 @@ class SpeechRows:
 
 @dataclass(frozen=True)
 class PictureRows:
-    """Picture files with their captions."""
+    """Picture files with their captions, `pixels` along each side or as they are (None)."""
 
     rows: Rows
-    pixels: int
+    pixels: int | None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -174,7 +174,9 @@ class PictureRows:
     def item(self, split: str, index: int) -> PictureItem:
         row = self.rows.row(split, index)
         assert row.media is not None
-        image = resize(load_image(row.media), self.pixels)
+        image = load_image(row.media)
+        if self.pixels is not None:
+            image = resize(image, self.pixels)
         turns = (*row.before, ("assistant", row.text)) if row.before else ()
         return PictureItem(image, row.text, None, row.where, turns=turns)
 
@@ -201,8 +203,14 @@ def open_speech(spec: str, seed: int, rate: int = RATE) -> Source[SpeechItem]:
     return SpeechRows(open_rows(spec, seed, SPEECH_LAYOUTS, "sound"), rate)
 
 
-def open_pictures(spec: str, seed: int, pixels: int) -> Source[PictureItem]:
-    """`world`, or `json:`, `llava:` or `coco:` FILE, with `?image_root=DIR`."""
+WORLD_PIXELS = 384
+
+
+def open_pictures(spec: str, seed: int, pixels: int | None) -> Source[PictureItem]:
+    """`world`, or `json:`, `llava:` or `coco:` FILE, with `?image_root=DIR`.
+
+    Pictures of `pixels` along each side; with None files keep their size.
+    """
     if spec == "world":
-        return WorldPictures(seed, pixels)
+        return WorldPictures(seed, pixels or WORLD_PIXELS)
     return PictureRows(open_rows(spec, seed, PICTURE_LAYOUTS, "picture"), pixels)

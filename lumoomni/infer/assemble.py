@@ -6,10 +6,13 @@ Does not know: conversations or sound. Costs: every file that is loaded is hashe
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
@@ -20,10 +23,13 @@ from lumoomni.codecs.text import TextCodec
 from lumoomni.config import from_dict, to_dict
 from lumoomni.errors import InputError
 from lumoomni.gates import checks_from_dict, judge
+from lumoomni.media.image import normalise
 from lumoomni.media.mel import MelConfig
 from lumoomni.model.audio import AudioTower, AudioTowerConfig
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
+from lumoomni.model.hf_weights import load_thinker
 from lumoomni.model.perceiver import PerceiverConnector, PerceiverConnectorConfig
+from lumoomni.model.siglip import SiglipTower, load_siglip
 from lumoomni.model.talker import Talker, TalkerConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.model.vision import VisionTower, VisionTowerConfig
@@ -52,6 +58,7 @@ BUILT_BY = {
     "speech_codec": "train_codecs",
 }
 KIND = "class"
+ADOPTED = "adopted"
 SETTINGS = "settings.json"
 TOKENIZER = "tokenizer.json"
 
@@ -112,6 +119,8 @@ def save_part(folder: Path, name: str, module: nn.Module) -> None:
 def load_part(artifact: Artifact, name: str) -> nn.Module:
     """Read one part in evaluation mode. Raises InputError for damage or foreign weights."""
     settings = _read_json(artifact, f"{name}.json")
+    if ADOPTED in settings:
+        return _load_adopted(artifact, name, settings)
     config_type, module_type = _kind_of(name, settings, artifact)
     module = module_type(from_dict(config_type, settings, where=name))  # type: ignore[call-arg]
     path = checked(artifact, f"{name}.safetensors")
@@ -130,6 +139,22 @@ def load_part(artifact: Artifact, name: str) -> nn.Module:
     return module.eval()
 
 
+def _load_adopted(artifact: Artifact, name: str, settings: dict[str, Any]) -> nn.Module:
+    """A part that lies in somebody's folder. Raises InputError when a file of it is another one."""
+    folder, dtype = Path(settings[ADOPTED]), getattr(torch, settings["dtype"])
+    for file, facts in settings["files"].items():
+        size = (folder / file).stat().st_size if (folder / file).is_file() else None
+        if size != facts["bytes"]:
+            raise InputError(
+                f"{folder / file} has {'no' if size is None else f'{size:,}'} bytes, but "
+                f"{artifact.path.name} adopted {facts['bytes']:,} (SHA-256 {facts['sha256'][:12]}"
+                "...); put the same model back, or build anew with this one"
+            )
+    if name == "thinker":
+        return load_thinker(folder, dtype).eval()
+    return load_siglip(str(folder), dtype)
+
+
 def _kind_of(
     name: str, settings: dict[str, Any], artifact: Artifact
 ) -> tuple[type, type[nn.Module]]:
@@ -142,6 +167,19 @@ def _kind_of(
             f"{', '.join(kinds)}; it was written by another version"
         )
     return kinds[wanted]
+
+
+def preparer(vision: nn.Module | None) -> Callable[[list[np.ndarray]], torch.Tensor]:
+    """What makes a tower's pixels of pictures: its own processor, or plain scaling to [-1, 1]."""
+    return vision.prepare if isinstance(vision, SiglipTower) else normalise
+
+
+def holder(parents: dict[str, Artifact], file: str) -> Artifact:
+    """The latest of a stage's parents that has a file. Raises InputError when none has."""
+    for artifact in reversed(parents.values()):
+        if file in artifact.manifest["files"]:
+            return artifact
+    raise InputError(f"none of the stages {', '.join(parents)} made a {file}; add one that does")
 
 
 def save_settings(folder: Path, settings: ModelSettings) -> None:
@@ -177,7 +215,7 @@ def gather(path: Path, *, unproven: bool = False) -> Parts:
     modules: dict[str, nn.Module] = {}
     sources: dict[str, str] = {}
     for name in PARTS:
-        owner = next((a for a in line if f"{name}.safetensors" in a.manifest["files"]), None)
+        owner = next((a for a in line if f"{name}.json" in a.manifest["files"]), None)
         if owner is not None:
             modules[name] = load_part(owner, name).requires_grad_(False)
             sources[name] = owner.kind

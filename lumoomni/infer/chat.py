@@ -16,14 +16,14 @@ import torch
 from lumoomni.data.conversation import Layout, Turn
 from lumoomni.errors import InputError
 from lumoomni.infer.answer import omni_embedder
-from lumoomni.infer.assemble import Parts, gather
+from lumoomni.infer.assemble import Parts, gather, preparer
 from lumoomni.infer.context import SHARE_FOR_SOUND, fit_sound, fit_turns
 from lumoomni.infer.engine import GenerateConfig, generate
 from lumoomni.infer.listen import transcribe
 from lumoomni.infer.sampling import SamplingConfig
 from lumoomni.infer.speech import SpeechStream, TalkerStream, reply_states, warm_up
 from lumoomni.media.audio import Audio, load_audio
-from lumoomni.media.image import load_image, resize
+from lumoomni.media.image import load_image, normalise, resize
 from lumoomni.media.video import load_video
 from lumoomni.model.omni import OmniModel
 from lumoomni.uti.sequence import end_id
@@ -218,6 +218,7 @@ class Lumo:
             template=settings.template,
             mel=settings.mel,
             image_positions=max(1, self.omni.image_positions),
+            prepare=preparer(self.omni.vision),
         )
 
     @property
@@ -274,7 +275,9 @@ class Lumo:
 
     def _picture(self, image: np.ndarray) -> np.ndarray:
         self.parts.need("image_connector")
-        return resize(image, self.parts.need("vision").config.image_size)
+        tower = self.parts.need("vision")
+        # A tower with a processor of its own wants the picture as it is.
+        return resize(image, tower.config.image_size) if preparer(tower) is normalise else image
 
     def _transcript(self, turn: Turn) -> str:
         clips = list(turn.sounds)

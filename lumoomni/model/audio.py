@@ -33,6 +33,11 @@ class AudioTowerConfig:
         if self.n_mels % DOWNSAMPLE:
             raise ValueError(f"n_mels {self.n_mels} must be a multiple of {DOWNSAMPLE}")
 
+    @property
+    def width(self) -> int:
+        """Of a feature."""
+        return self.encoder.width
+
 
 @dataclass(frozen=True)
 class AudioFeatures:

@@ -66,6 +66,20 @@ def load_thinker(folder: Path, dtype: torch.dtype = torch.float32, device: str =
     return thinker
 
 
+def inspect_thinker(folder: Path) -> ThinkerConfig:
+    """The shape of a checkpoint folder, and proof that its tensors are those of the shape.
+
+    Only names are read. Raises InputError as `load_thinker` does.
+    """
+    folder = Path(folder)
+    config = config_from_hf(read_config(folder))
+    with ExitStack() as stack:
+        names = set(_open_all(folder, stack))
+    stacked = any(".experts.gate_up_proj" in name for name in names)
+    _check_names(folder, config, pieces(config, stacked=stacked), names)
+    return config
+
+
 def save_thinker(thinker: Thinker, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write config.json and safetensors (sharded above 4 GB) that transformers can load.
 

@@ -18,6 +18,7 @@ from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector
 from lumoomni.model.perceiver import PerceiverConnector
+from lumoomni.model.siglip import SiglipTower
 from lumoomni.model.thinker import Thinker, ThinkerOutput
 from lumoomni.model.vision import VisionTower
 
@@ -48,7 +49,7 @@ class OmniModel(nn.Module):
         self,
         thinker: Thinker,
         *,
-        vision: VisionTower | None = None,
+        vision: VisionTower | SiglipTower | None = None,
         image_connector: LinearConnector | PerceiverConnector | None = None,
         audio: AudioTower | None = None,
         audio_connector: LinearConnector | None = None,
@@ -106,7 +107,7 @@ class OmniModel(nn.Module):
 
 def _check_widths(
     name: str,
-    tower: VisionTower | AudioTower | None,
+    tower: VisionTower | SiglipTower | AudioTower | None,
     connector: LinearConnector | PerceiverConnector | None,
     width: int,
 ) -> None:
@@ -115,9 +116,9 @@ def _check_widths(
     if tower is None or connector is None:
         return
     shape = connector.config
-    if shape.source_width != tower.config.encoder.width:
+    if shape.source_width != tower.config.width:
         raise ValueError(
-            f"the {name} tower is {tower.config.encoder.width} wide, but its connector reads "
+            f"the {name} tower is {tower.config.width} wide, but its connector reads "
             f"{shape.source_width}"
         )
     if shape.target_width != width:

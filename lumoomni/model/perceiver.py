@@ -124,7 +124,8 @@ class PerceiverConnector(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(3.0)) if symbols else None
 
     def forward(self, patches: Tensor) -> Tensor:
-        """[B, N, V] -> [B, L, H]: the projector's vectors."""
+        """[B, N, V] in any type -> [B, L, H]: the projector's vectors."""
+        patches = patches.to(self.up.weight.dtype)
         if self.source_norm is not None:
             patches = self.source_norm(patches)
         if self.config.waves:

@@ -154,9 +154,9 @@ class Talker(nn.Module):
         past = codes
         hidden = script.hidden
         if self.training:
-            noise = torch.rand((*codes.shape[:2], 1)) < self.config.code_noise
+            noise = torch.rand((*codes.shape[:2], 1), device=codes.device) < self.config.code_noise
             past = torch.where(noise, torch.randint_like(codes, self.config.codebook_size), codes)
-            keep = torch.rand(len(codes), 1, 1) >= self.config.state_dropout
+            keep = torch.rand(len(codes), 1, 1, device=codes.device) >= self.config.state_dropout
             script = Script(
                 hidden=hidden * keep,
                 embeds=script.embeds,

@@ -43,6 +43,11 @@ class VisionTowerConfig:
         """Patches along one side."""
         return self.image_size // self.patch
 
+    @property
+    def width(self) -> int:
+        """Of a patch's vector."""
+        return self.encoder.width
+
 
 @dataclass(frozen=True)
 class VisionFeatures:

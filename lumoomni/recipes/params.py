@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lumoomni.codecs.speech_rvq import SpeechCodec
+from lumoomni.errors import InputError
 from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
 from lumoomni.model.perceiver import PerceiverConnector
@@ -87,6 +88,11 @@ def table(name: str) -> tuple[ParamRow, ...]:
 def part_counts(name: str) -> dict[str, int]:
     """Parameters of every part of a recipe."""
     configs = {stage.name: stage.config for stage in resolve(name).stages}
+    if "pretrain_text" not in configs:
+        raise InputError(
+            f"recipe {name} adopts its Thinker and tower from folders, so their sizes are theirs; "
+            "this table is for nano and muomni"
+        )
     thinker = configs["pretrain_text"].thinker
     audio = configs["train_audio_encoder"].audio
     vision = configs["train_vision_encoder"].vision

@@ -23,10 +23,18 @@ from lumoomni.data.world.scene import draw, twin
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, exact
 from lumoomni.ids import IGNORE
-from lumoomni.infer.assemble import load_part, load_settings, save_part
-from lumoomni.media.image import normalise
+from lumoomni.infer.assemble import (
+    SETTINGS,
+    TOKENIZER,
+    holder,
+    load_part,
+    load_settings,
+    preparer,
+    save_part,
+)
 from lumoomni.model.omni import OmniInputs, OmniModel
 from lumoomni.model.perceiver import PerceiverConnector, PerceiverConnectorConfig
+from lumoomni.model.siglip import SiglipTower, SiglipTowerConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.model.vision import VisionTower, VisionTowerConfig
 from lumoomni.pipeline import StageContext
@@ -109,6 +117,7 @@ class AlignTask:
     ) -> None:
         assert isinstance(model.image_connector, PerceiverConnector)
         self.modules: dict[str, nn.Module] = {"image_connector": model.image_connector}
+        self.helpers = (model,)
         self._connector = model.image_connector
         self._model, self._source, self._layout, self._config = model, source, layout, config
 
@@ -132,7 +141,7 @@ class AlignTask:
         with torch.no_grad():
             features = model.vision(made.pixels)
         parts: dict[str, float] = {}
-        total = torch.zeros(())
+        total = features.patches.new_zeros(())
         if config.readout_weight:
             read = readout(
                 self._connector, self._connector(features.patches), batch.symbols, config.readout
@@ -170,11 +179,14 @@ def encode(layout: Layout, item: PictureItem, prompt: str) -> Encoded:
 
 
 def connector_shape(
-    thinker: ThinkerConfig, vision: VisionTowerConfig, config: AlignConnectorConfig, nothing: int
+    thinker: ThinkerConfig,
+    vision: VisionTowerConfig | SiglipTowerConfig,
+    config: AlignConnectorConfig,
+    nothing: int,
 ) -> PerceiverConnectorConfig:
     """The perceiver between two parts; `nothing` is the id that stands for silence."""
     return PerceiverConnectorConfig(
-        source_width=vision.encoder.width,
+        source_width=vision.width,
         target_width=thinker.width,
         latents=config.latents,
         width=config.width,
@@ -189,7 +201,10 @@ def connector_shape(
 
 
 def new_connector(
-    thinker: Thinker, vision: VisionTower, codec: TextCodec, config: AlignConnectorConfig
+    thinker: Thinker,
+    vision: VisionTower | SiglipTower,
+    codec: TextCodec,
+    config: AlignConnectorConfig,
 ) -> PerceiverConnector:
     """A fresh perceiver; with `spell`, its symbols are the Thinker's."""
     nothing = codec.special(SILENCE) if config.spell else 0
@@ -203,11 +218,12 @@ def new_connector(
 def run(context: StageContext) -> Report:
     """Train, measure, save `image_connector`."""
     config: AlignConnectorConfig = context.config
-    text = context.parents["pretrain_text"]
-    codec, settings = TextCodec.load(text.file("tokenizer.json")), load_settings(text)
-    thinker = load_part(text, "thinker")
-    vision = load_part(context.parents["train_vision_encoder"], "vision")
-    assert isinstance(thinker, Thinker) and isinstance(vision, VisionTower)
+    parents = context.parents
+    codec = TextCodec.load(holder(parents, TOKENIZER).file(TOKENIZER))
+    settings = load_settings(holder(parents, SETTINGS))
+    thinker = load_part(holder(parents, "thinker.json"), "thinker")
+    vision = load_part(holder(parents, "vision.json"), "vision")
+    assert isinstance(thinker, Thinker) and isinstance(vision, VisionTower | SiglipTower)
     freeze(thinker)
     freeze(vision)
     before = fingerprint(thinker), fingerprint(vision)
@@ -219,8 +235,10 @@ def run(context: StageContext) -> Report:
         template=config.template or settings.template,
         mel=settings.mel,
         image_positions=connector.config.positions,
+        prepare=preparer(vision),
     )
-    source = open_pictures(config.data, context.seed, vision.config.image_size)
+    pixels = vision.config.image_size if isinstance(vision, VisionTower) else None
+    source = open_pictures(config.data, context.seed, pixels)
     fit(AlignTask(model, source, layout, config), config.loop, config.optim, site_of(context))
     model.eval()
     save_part(context.out, "image_connector", connector)
@@ -281,10 +299,10 @@ def ablation_of(
 def read_rightly(model: OmniModel, items: Sequence[PictureItem], codec: TextCodec) -> list[bool]:
     """Whether the connector's positions alone spell each picture's caption."""
     assert model.vision is not None and isinstance(model.image_connector, PerceiverConnector)
-    right = []
+    right, prepare = [], preparer(model.vision)
     for first in range(0, len(items), 100):
         part = items[first : first + 100]
-        patches = model.vision(normalise([item.image for item in part])).patches
+        patches = model.vision(prepare([item.image for item in part])).patches
         said = read_ids(model.image_connector, model.image_connector(patches))
         right += [codec.decode(s).strip() == i.caption for s, i in zip(said, part, strict=True)]
     return right

@@ -109,6 +109,7 @@ class InstructTask:
         }
         self._model, self._groups, self._hold = model, groups, hold_weight
         self._before = copy.deepcopy(model.thinker).eval() if hold_weight else None
+        self.helpers = (model,) if self._before is None else (model, self._before)
 
     def batch(self, index: int) -> Batch:
         return collate(self._groups.batch(index))
@@ -143,7 +144,7 @@ def drift(before: Thinker, hidden: Tensor, batch: Batch) -> Tensor:
     lengths = batch.lengths[rows]
     with torch.no_grad():
         wanted = before(before.embed(batch.ids[rows]), attention=AttentionSpec(lengths=lengths))
-    real = torch.arange(hidden.shape[1]) < lengths[:, None]
+    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
     old, new = wanted.hidden[real].float(), hidden[rows][real].float()
     return (new - old).square().sum() / old.square().sum()
 

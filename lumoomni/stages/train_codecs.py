@@ -98,7 +98,7 @@ def item_mel(item: SpeechItem, config: MelConfig) -> Tensor:
 
 def squared_error(rebuilt: Tensor, mels: Tensor, lengths: Tensor) -> Tensor:
     """Sum over valid frames and bins for each clip [B]."""
-    valid = torch.arange(mels.shape[1])[None] < lengths[:, None]
+    valid = torch.arange(mels.shape[1], device=mels.device)[None] < lengths[:, None]
     return (((rebuilt.float() - mels) ** 2) * valid[..., None]).sum((1, 2))
 
 

@@ -153,7 +153,7 @@ class CaptionTask:
         texts = heads.text(batch.ids, batch.mask)
         contrast = heads.contrast(heads.image(features.cls), texts, batch.same)
         words = heads.words(features.cls, batch.ids, batch.mask)
-        told = torch.rand(len(batch.ids)) < config.told_share
+        told = torch.rand(len(batch.ids), device=batch.ids.device) < config.told_share
         places = heads.places(features.patches, batch.ids, batch.mask, told)
         total = (
             config.contrast_weight * contrast

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from lumoomni.pipeline import StageContext
-from lumoomni.runtime import Interrupted, Progress
+from lumoomni.runtime import Interrupted, Progress, resolve_device
 from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lumoomni.train.crew import Crew, crew, crew_size
+from lumoomni.train.devices import resident, to_device
 from lumoomni.train.optim import OptimConfig, Optimizers, bf16_supported
 
 CPU = torch.device("cpu")
@@ -66,7 +67,10 @@ class StepLoss:
 
 
 class Task(Protocol):
-    """What a stage trains. `modules` are saved and resumed; frozen parameters are left out."""
+    """What a stage trains. `modules` are saved and resumed; frozen parameters are left out.
+
+    `helpers`, if a task has any, are modules that its loss needs beside them, on the same device.
+    """
 
     modules: dict[str, nn.Module]
 
@@ -124,6 +128,21 @@ def fit(
         module.train()
         if loop.compile:
             module.compile()
+    with resident((*task.modules.values(), *getattr(task, "helpers", ())), site.device):
+        result = _fit(task, loop, optim, site, rate_scale)
+    for module in task.modules.values():
+        module.eval()
+    return result
+
+
+def _fit(
+    task: Task,
+    loop: LoopConfig,
+    optim: OptimConfig,
+    site: FitSite,
+    rate_scale: dict[str, float] | None,
+) -> FitResult:
+    """`fit` with everything in its place."""
     optimizers = Optimizers(_named(task), optim, rate_scale)
     path = site.work / f"{site.name}.safetensors"
     start = _resume(task, optimizers, path) if path.exists() else 0
@@ -135,8 +154,6 @@ def fit(
         optimizers.join(member)
         run = _Run(task, loop, optimizers, site if member.rank == 0 else _quiet(site), member)
         run.go(start, path)
-    for module in task.modules.values():
-        module.eval()
     seconds = time.monotonic() - began
     samples = (loop.steps - start) * loop.batch_size * loop.accumulate
     return FitResult(loop.steps, run.smoothed.last, seconds, samples / max(seconds, 1e-9))
@@ -183,6 +200,7 @@ class _Run:
         weight, total, parts = 0.0, 0.0, {}
         for index, batch in micro.items():
             weight += task.weight(batch)
+            batch = to_device(batch, device) if device.type != "cpu" else batch
             torch.manual_seed((self._site.seed * 1_000_003 + index) % 2**63)
             # No cache of casts: all threads share it, and the one that makes batches empties it
             # whenever it leaves an autocast block. A weight used twice would be cast once or twice
@@ -346,4 +364,5 @@ def site_of(context: StageContext, name: str = "") -> FitSite:
         log=context.log,
         stop=context.stop,
         seed=context.seed,
+        device=resolve_device(context.device),
     )

@@ -20,7 +20,7 @@ def test_every_task_counts_its_media_and_supervises_its_answer(task: str) -> Non
         example = data.item("train", index, task)
         made = LAYOUT.encode(example.turns)
         ids, labels = made.sequence.ids, made.sequence.labels
-        assert np.count_nonzero(ids == IMAGE_PATCH) == 4 * len(made.images)
+        assert np.count_nonzero(ids == IMAGE_PATCH) == 4 * len(made.pixels)
         frames = sum(feature_count(len(mel)) for mel in made.mels)
         assert np.count_nonzero(ids == AUDIO_FRAME) == frames
         learned = [int(x) for x in labels[labels != IGNORE]]

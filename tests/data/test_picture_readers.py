@@ -125,7 +125,7 @@ def test_just_the_answers_and_their_ends_are_learned(tmp_path: Path) -> None:
         first = labels.index(end)
         assert codec.decode(labels[:first]) == "it is red"
         assert codec.decode(labels[first + 1 : -1]) == item.caption and labels[-1] == end
-        assert len(made.images) == 1 and made.images[0].shape == (32, 32, 3)
+        assert len(made.pixels) == 1 and made.pixels[0].shape == (3, 32, 32)
         slot = made.sequence.slots[0]
         assert slot.stop - slot.start == 4 and made.sequence.spans[0].start > slot.stop
 

@@ -1,0 +1,63 @@
+"""Track A on other people's models: a frozen Qwen3 learns to see through a frozen SigLIP2.
+
+    lumo build qwen3-8b llm=/models/Qwen3-8B-Base \\
+        vision=/models/siglip2-so400m-patch14-384 data=llava:/data/blip_laion_cc_sbu_558k.json
+
+`llm` and `vision` are folders or hub ids. The connector has the seed's sizes: 64 latents of 512,
+two layers, 82,445,824 parameters at Qwen3-8B and SO400M.
+"""
+
+from lumoomni.pipeline import Recipe, Stage
+from lumoomni.stages import adopt_parts, align_connector
+from lumoomni.stages.adopt_parts import AdoptPartsConfig
+from lumoomni.stages.align_connector import AlignConnectorConfig
+from lumoomni.train.loop import LoopConfig
+from lumoomni.train.optim import OptimConfig
+
+SAMPLES = 558_128
+"""Of LLaVA-Pretrain; an epoch, less what is held out."""
+
+
+def qwen3_8b() -> Recipe:
+    """Sixteen samples an update, as the seed."""
+    return _track_a("qwen3-8b", batch=4, accumulate=4, lr=1e-4)
+
+
+def qwen3_06b() -> Recipe:
+    """For one small GPU."""
+    return _track_a("qwen3-0.6b", batch=8, accumulate=4, lr=2e-4)
+
+
+def _track_a(name: str, *, batch: int, accumulate: int, lr: float) -> Recipe:
+    align = AlignConnectorConfig(
+        data="",
+        loop=LoopConfig(
+            steps=SAMPLES // (batch * accumulate), batch_size=batch, accumulate=accumulate
+        ),
+        optim=OptimConfig(lr=lr, weight_decay=0.0, warmup=200, schedule="cosine"),
+        eval_items=500,
+    )
+    return Recipe(
+        name=name,
+        stages=(
+            Stage(
+                name="adopt_parts",
+                config=AdoptPartsConfig(),
+                parents=(),
+                run=adopt_parts.run,
+                checks=adopt_parts.checks,
+            ),
+            Stage(
+                name="align_connector",
+                config=align,
+                parents=("adopt_parts",),
+                run=align_connector.run,
+                checks=align_connector.checks,
+            ),
+        ),
+        aliases={
+            "llm": ("adopt_parts.llm",),
+            "vision": ("adopt_parts.vision",),
+            "data": ("align_connector.data",),
+        },
+    )

@@ -1,0 +1,159 @@
+"""Track A on adopted parts: random Qwen3 and SigLIP folders, LLaVA data, one connector on top."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import lumoomni
+from lumoomni.cli import app
+from lumoomni.data.world.language import caption
+from lumoomni.data.world.scene import draw, make_scene
+from lumoomni.errors import GateFailure, InputError
+from lumoomni.gates import Check
+from lumoomni.infer.assemble import load_part
+from lumoomni.infer.chat import Choice
+from lumoomni.model.hf_weights import save_thinker
+from lumoomni.model.perceiver import PerceiverConnector
+from lumoomni.model.siglip import SiglipTower
+from lumoomni.model.thinker import Thinker, ThinkerConfig
+from lumoomni.pipeline import Recipe, build
+from lumoomni.recipes import resolve
+from lumoomni.runtime import Progress
+from lumoomni.stages.adopt_parts import find_model
+from tests.tiny import text_codec
+
+transformers = pytest.importorskip("transformers")
+SMALL = [
+    "adopt_parts.dtype=float32",
+    "align_connector.latents=6",
+    "align_connector.width=16",
+    "align_connector.heads=2",
+    "align_connector.mlp_ratio=1",
+    "align_connector.loop.steps=3",
+    "align_connector.loop.batch_size=4",
+    "align_connector.loop.accumulate=2",
+    "align_connector.eval_items=20",
+]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders as they are published: a Qwen3, a SigLIP, and pictures with LLaVA's listing."""
+    root = tmp_path_factory.mktemp("track_a")
+    codec = text_codec()
+    torch.manual_seed(0)
+    thinker = Thinker(
+        ThinkerConfig(
+            vocab_size=codec.vocab_size + 64,
+            width=24,
+            layers=2,
+            heads=2,
+            kv_heads=1,
+            head_width=12,
+            ffn_width=32,
+        )
+    )
+    save_thinker(thinker, root / "llm")
+    codec.save(root / "llm" / "tokenizer.json")
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+    }
+    config = transformers.SiglipVisionConfig(**vision)
+    transformers.SiglipVisionModel(config).save_pretrained(root / "vision")
+    processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
+    processor.save_pretrained(root / "vision")
+    items = []
+    for i in range(60):
+        scene = make_scene(0, "train", i)
+        Image.fromarray(draw(scene, 48)).save(root / f"{i}.png")
+        said = [
+            {"from": "human", "value": "Describe it.\n<image>"},
+            {"from": "gpt", "value": caption(scene)},
+        ]
+        items.append({"id": str(i), "image": f"{i}.png", "conversations": said})
+    (root / "llava.json").write_text(json.dumps(items))
+    return {
+        "llm": str(root / "llm"),
+        "vision": str(root / "vision"),
+        "data": f"llava:{root / 'llava.json'}",
+    }
+
+
+def recipe(world: dict[str, str]) -> Recipe:
+    """The published recipe at toy size; the connector's gate replaced by one that holds."""
+    made = resolve("qwen3-8b").override([*(f"{k}={v}" for k, v in world.items()), *SMALL])
+    kept = Check(metric="frozen.changed", op="==", threshold=0.0, why="frozen means frozen")
+    adopt, align = made.stages
+    return replace(made, stages=(adopt, replace(align, checks=lambda config: (kept,))))
+
+
+@pytest.fixture(scope="module")
+def built(world: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("built") / "qwen"
+    build(recipe(world), out, progress=Progress(silent=True))
+    return out
+
+
+def test_short_names_reach_their_settings(world: dict[str, str]) -> None:
+    made = recipe(world)
+    assert made.stage("adopt_parts").config.llm == world["llm"]
+    assert made.stage("align_connector").config.data == world["data"]
+    with pytest.raises(InputError, match="is no setting"):
+        made.override(["nothing=1"])
+
+
+def test_only_the_connector_is_stored_and_it_chats(built: Path, world: dict[str, str]) -> None:
+    files = {path.name for path in built.rglob("*.safetensors")}
+    assert files == {"image_connector.safetensors"}
+    lumo = lumoomni.load(built)
+    assert isinstance(lumo.parts.need("vision"), SiglipTower)
+    assert isinstance(lumo.parts.need("image_connector"), PerceiverConnector)
+    picture = Path(world["data"].split(":", 1)[1]).parent / "0.png"
+    reply = lumo.chat("What is it?", image=picture, choice=Choice(max_new_tokens=5))
+    assert isinstance(reply.text, str)
+    facts = json.loads((built / "adopt_parts" / "thinker.json").read_text())
+    assert {"config.json", "model.safetensors"} <= facts["files"].keys()
+    assert all(len(fact["sha256"]) == 64 for fact in facts["files"].values())
+
+
+def test_a_real_gate_stops_what_learned_nothing(world: dict[str, str], tmp_path: Path) -> None:
+    made = resolve("qwen3-8b").override([*(f"{k}={v}" for k, v in world.items()), *SMALL])
+    with pytest.raises(GateFailure, match="align_connector did not pass"):
+        build(made, tmp_path / "x", progress=Progress(silent=True))
+
+
+def test_another_model_in_the_folder_is_refused(built: Path, world: dict[str, str]) -> None:
+    from lumoomni.artifacts import open_artifact
+
+    path = Path(world["llm"]) / "model.safetensors"
+    before = path.read_bytes()
+    try:
+        path.write_bytes(before + b" ")
+        with pytest.raises(InputError, match=f"has {len(before) + 1:,} bytes, but adopt_parts"):
+            load_part(open_artifact(built / "adopt_parts"), "thinker")
+        path.unlink()
+        with pytest.raises(InputError, match="has no bytes"):
+            load_part(open_artifact(built / "adopt_parts"), "thinker")
+    finally:
+        path.write_bytes(before)
+
+
+def test_what_is_no_model_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="add llm=FOLDER"):
+        find_model("", "llm")
+    with pytest.raises(InputError, match="is no folder, and no hub id"):
+        find_model(str(tmp_path / "none"), "vision")
+    shown = CliRunner().invoke(app, ["build", "qwen3-8b", "--out", str(tmp_path / "o")])
+    assert shown.exit_code == 2
+    shown = CliRunner().invoke(app, ["params", "qwen3-8b"])
+    assert shown.exit_code == 2
