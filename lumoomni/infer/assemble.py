@@ -240,7 +240,8 @@ def gather(path: Path, *, unproven: bool = False) -> Parts:
 
 
 def find_artifact(path: Path, *, unproven: bool = False) -> Artifact:
-    """The artifact at `path`, or the latest passed (or any, if `unproven`) one of a build."""
+    """The artifact at `path`, or the latest passed (or any, if `unproven`) one of a build that made
+    a part of a model: a sweep makes none."""
     if not path.exists():
         raise InputError(f"there is no {path}; give a build directory or an artifact directory")
     recipe = path / "recipe.json"
@@ -253,7 +254,8 @@ def find_artifact(path: Path, *, unproven: bool = False) -> Artifact:
     for name in reversed(stages):
         if (path / name / "manifest.json").is_file():
             artifact = open_artifact(path / name)
-            if artifact.passed or unproven:
+            made = any(f"{part}.json" in artifact.manifest["files"] for part in PARTS)
+            if made and (artifact.passed or unproven):
                 return artifact
     raise InputError(f"{path} holds no finished stage yet; run `lumo build` first")
 

@@ -83,7 +83,8 @@ def load_siglip(
     Raises InputError for another kind of model, or when tensors are missing or unexpected.
     """
     try:
-        from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
+        import transformers
+        from transformers import SiglipVisionConfig, SiglipVisionModel
     except ImportError as error:
         raise InputError("a SigLIP tower needs `pip install lumoomni[hf]`") from error
     _check_kind(source)
@@ -107,7 +108,9 @@ def load_siglip(
     if not isinstance(size, int) or not isinstance(patch, int):
         raise InputError(f"{source} reads {size} pixels in patches of {patch}; both must be square")
     config = SiglipTowerConfig(source=source, image_size=size, patch=patch, width=shape.hidden_size)
-    processor = SiglipImageProcessor.from_pretrained(source)
+    # The one that needs no torchvision has a name of its own since transformers 5.
+    kind: Any = getattr(transformers, "SiglipImageProcessorPil", None)
+    processor = (kind or transformers.SiglipImageProcessor).from_pretrained(source)
     return SiglipTower(config, model.to(device), processor)
 
 

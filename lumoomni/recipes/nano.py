@@ -4,6 +4,8 @@ Small widths, Muon, pictures of 64 pixels, 25 speech frames a second: LOG.md hol
 on the way, and which gates these settings were seen to pass.
 """
 
+from dataclasses import replace
+
 from lumoomni.codecs.speech_rvq import SpeechCodecConfig
 from lumoomni.data.mixture import InstructMixture
 from lumoomni.media.mel import MelConfig
@@ -17,6 +19,7 @@ from lumoomni.recipes.stages import stages
 from lumoomni.stages.align_connector import AlignConnectorConfig
 from lumoomni.stages.instruct import InstructConfig
 from lumoomni.stages.pretrain_text import PretrainTextConfig
+from lumoomni.stages.sweep_connector import SweepConnectorConfig
 from lumoomni.stages.train_audio_encoder import TrainAudioEncoderConfig
 from lumoomni.stages.train_codecs import TrainCodecsConfig
 from lumoomni.stages.train_talker import TrainTalkerConfig
@@ -42,6 +45,7 @@ def nano() -> Recipe:
             train_talker=_train_talker(),
             align_connector=_align_connector(),
             instruct=_instruct(),
+            sweep_connector=_sweep_connector(),
         ),
     )
 
@@ -141,6 +145,13 @@ def _align_connector() -> AlignConnectorConfig:
         rank_wrong=False,
         loop=LoopConfig(steps=500, batch_size=32, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=20),
+    )
+
+
+def _sweep_connector() -> SweepConnectorConfig:
+    align = _align_connector()
+    return SweepConnectorConfig(
+        align=replace(align, loop=replace(align.loop, steps=150)), lr=(1e-3, 2e-3, 4e-3)
     )
 
 

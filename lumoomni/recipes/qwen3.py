@@ -7,10 +7,13 @@
 two layers, 82,445,824 parameters at Qwen3-8B and SO400M.
 """
 
+from dataclasses import replace
+
 from lumoomni.pipeline import Recipe, Stage
-from lumoomni.stages import adopt_parts, align_connector
+from lumoomni.stages import adopt_parts, align_connector, sweep_connector
 from lumoomni.stages.adopt_parts import AdoptPartsConfig
 from lumoomni.stages.align_connector import AlignConnectorConfig
+from lumoomni.stages.sweep_connector import SweepConnectorConfig
 from lumoomni.train.loop import LoopConfig
 from lumoomni.train.optim import OptimConfig
 
@@ -54,10 +57,23 @@ def _track_a(name: str, *, batch: int, accumulate: int, lr: float) -> Recipe:
                 run=align_connector.run,
                 checks=align_connector.checks,
             ),
+            Stage(
+                name="sweep_connector",
+                config=SweepConnectorConfig(align=_trial(align), lr=(5e-5, 1e-4, 2e-4)),
+                parents=("adopt_parts",),
+                run=sweep_connector.run,
+                checks=sweep_connector.checks,
+            ),
         ),
         aliases={
             "llm": ("adopt_parts.llm",),
             "vision": ("adopt_parts.vision",),
-            "data": ("align_connector.data",),
+            "data": ("align_connector.data", "sweep_connector.align.data"),
         },
     )
+
+
+def _trial(align: AlignConnectorConfig) -> AlignConnectorConfig:
+    """16,000 samples a run, as the seed's."""
+    loop = replace(align.loop, steps=16_000 // (align.loop.batch_size * align.loop.accumulate))
+    return replace(align, loop=loop)

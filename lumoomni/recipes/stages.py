@@ -5,6 +5,7 @@ from lumoomni.stages import (
     align_connector,
     instruct,
     pretrain_text,
+    sweep_connector,
     train_audio_encoder,
     train_codecs,
     train_talker,
@@ -21,8 +22,12 @@ def stages(
     train_talker: train_talker.TrainTalkerConfig,
     instruct: instruct.InstructConfig,
     align_connector: align_connector.AlignConnectorConfig | None = None,
+    sweep_connector: sweep_connector.SweepConnectorConfig | None = None,
 ) -> tuple[Stage, ...]:
-    """A to E in order; with `align_connector`, pictures come through its perceiver."""
+    """A to E in order; with `align_connector`, pictures come through its perceiver.
+
+    `sweep_connector` comes last: nothing is built on it.
+    """
     configs = {
         "pretrain_text": pretrain_text,
         "train_audio_encoder": train_audio_encoder,
@@ -31,6 +36,7 @@ def stages(
         "train_talker": train_talker,
         "align_connector": align_connector,
         "instruct": instruct,
+        "sweep_connector": sweep_connector,
     }
     there = [name for name in MODULES if configs[name] is not None]
     return tuple(
@@ -53,6 +59,7 @@ MODULES = {
     "train_talker": train_talker,
     "align_connector": align_connector,
     "instruct": instruct,
+    "sweep_connector": sweep_connector,
 }
 PARENTS: dict[str, tuple[str, ...]] = {
     "pretrain_text": (),
@@ -61,6 +68,7 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "train_codecs": ("pretrain_text", "train_audio_encoder"),
     "train_talker": ("pretrain_text", "train_audio_encoder", "train_codecs"),
     "align_connector": ("pretrain_text", "train_vision_encoder"),
+    "sweep_connector": ("pretrain_text", "train_vision_encoder"),
     "instruct": (
         "pretrain_text",
         "train_audio_encoder",

@@ -39,7 +39,7 @@ from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.model.vision import VisionTower, VisionTowerConfig
 from lumoomni.pipeline import StageContext
 from lumoomni.train.freeze import fingerprint, freeze
-from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
+from lumoomni.train.loop import FitSite, LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.loss import lm_loss
 from lumoomni.train.optim import OptimConfig
 from lumoomni.train.readout import ReadoutConfig, caption_symbols, read_ids, readout
@@ -217,7 +217,15 @@ def new_connector(
 
 def run(context: StageContext) -> Report:
     """Train, measure, save `image_connector`."""
-    config: AlignConnectorConfig = context.config
+    connector, metrics = train(context, context.config, site_of(context))
+    save_part(context.out, "image_connector", connector)
+    return Report(metrics=metrics)
+
+
+def train(
+    context: StageContext, config: AlignConnectorConfig, site: FitSite
+) -> tuple[PerceiverConnector, dict[str, Metric]]:
+    """One connector from nothing, and its measures; the same samples in the same order for all."""
     parents = context.parents
     codec = TextCodec.load(holder(parents, TOKENIZER).file(TOKENIZER))
     settings = load_settings(holder(parents, SETTINGS))
@@ -239,14 +247,13 @@ def run(context: StageContext) -> Report:
     )
     pixels = vision.config.image_size if isinstance(vision, VisionTower) else None
     source = open_pictures(config.data, context.seed, pixels)
-    fit(AlignTask(model, source, layout, config), config.loop, config.optim, site_of(context))
+    fit(AlignTask(model, source, layout, config), config.loop, config.optim, site)
     model.eval()
-    save_part(context.out, "image_connector", connector)
     metrics = measure(model, source, layout, config, context.seed)
     after = fingerprint(thinker), fingerprint(vision)
     changed = sum(a != b for a, b in zip(before, after, strict=True))
     metrics["frozen.changed"] = exact(float(changed), n=len(before))
-    return Report(metrics=metrics)
+    return connector, metrics
 
 
 def measure(

@@ -212,7 +212,8 @@ def warm_start(
 
 def fit_eyes(model: OmniModel, pictures: Sequence[PictureItem], codec: TextCodec) -> None:
     """Fit the image connector's linear map to the words of captions and regions."""
-    assert model.vision is not None and isinstance(model.image_connector, LinearConnector)
+    assert isinstance(model.vision, VisionTower)
+    assert isinstance(model.image_connector, LinearConnector)
     pixels = normalise([picture.image for picture in pictures])
     side = model.image_connector.config.side
     described = [

@@ -25,7 +25,7 @@ def to_device(value: T, device: torch.device) -> T:
         moved = {name: to_device(held, device) for name, held in fields.items()}
         if all(moved[name] is fields[name] for name in fields):
             return value
-        return dataclasses.replace(found, **moved)
+        return dataclasses.replace(found, **moved)  # type: ignore[return-value]
     if isinstance(found, (tuple, list)):
         return type(found)(to_device(held, device) for held in found)  # type: ignore[return-value]
     return value

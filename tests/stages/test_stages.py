@@ -12,7 +12,7 @@ from lumoomni.artifacts import Artifact
 from lumoomni.audits.speech import derange, word_errors
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Report, Verdict, exact, judge
-from lumoomni.infer.assemble import load_part
+from lumoomni.infer.assemble import find_artifact, load_part
 from lumoomni.infer.chat import Choice
 from lumoomni.inspection import verify_all
 from lumoomni.pipeline import Recipe, build
@@ -46,6 +46,11 @@ SMALL = [
     "align_connector.loop.batch_size=8",
     "align_connector.thinker_from=0.5",
     "align_connector.eval_items=20",
+    "sweep_connector.align.loop.steps=2",
+    "sweep_connector.align.loop.batch_size=8",
+    "sweep_connector.align.eval_items=20",
+    "sweep_connector.lr=1e-3,2e-3",
+    "sweep_connector.vision_ln=false",
     "instruct.loop.steps=2",
     "instruct.loop.batch_size=8",
     "instruct.eval_items=20",
@@ -110,7 +115,7 @@ def test_the_toy_model_verifies_loads_talks_and_reports(
     built: tuple[Path, dict[str, Artifact]],
 ) -> None:
     out, _ = built
-    assert verify_all(out) == (7, [])
+    assert verify_all(out) == (8, [])
     lumo = lumoomni.load(out)
     assert lumo.parts.sources["thinker"] == "instruct"
     reply = lumo.chat("hello", choice=Choice(max_new_tokens=4))
@@ -145,6 +150,20 @@ def test_aligning_changes_the_connector_alone(built: tuple[Path, dict[str, Artif
     later = load_part(built[1]["instruct"], "image_connector")
     assert type(aligned) is type(later)
     assert torch.equal(aligned.state_dict()["symbol_table"], later.state_dict()["symbol_table"])
+
+
+@pytest.mark.slow
+def test_a_sweep_ranks_its_runs_and_is_no_model(built: tuple[Path, dict[str, Artifact]]) -> None:
+    made = built[1]["sweep_connector"]
+    rows = json.loads((made.path / "ranking.json").read_text())
+    assert [row["place"] for row in rows] == [1, 2] and rows[0]["loss"][0] <= rows[1]["loss"][0]
+    assert {row["lr"] for row in rows} == {1e-3, 2e-3}
+    for row in rows:
+        folder = made.path / f"lr={row['lr']:g},vision_ln=false"
+        assert (folder / "image_connector.safetensors").is_file()
+        log = (folder / "log.jsonl").read_text().splitlines()
+        assert json.loads(log[-1])["step"] == 2
+    assert find_artifact(built[0]).kind == "instruct"
 
 
 @pytest.mark.slow

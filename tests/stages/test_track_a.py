@@ -38,6 +38,14 @@ SMALL = [
     "align_connector.loop.batch_size=4",
     "align_connector.loop.accumulate=2",
     "align_connector.eval_items=20",
+    "sweep_connector.align.latents=6",
+    "sweep_connector.align.width=16",
+    "sweep_connector.align.heads=2",
+    "sweep_connector.align.mlp_ratio=1",
+    "sweep_connector.align.loop.steps=2",
+    "sweep_connector.align.loop.batch_size=4",
+    "sweep_connector.align.eval_items=20",
+    "sweep_connector.listed=1e-4/true,2e-4/false",
 ]
 
 
@@ -93,8 +101,9 @@ def recipe(world: dict[str, str]) -> Recipe:
     """The published recipe at toy size; the connector's gate replaced by one that holds."""
     made = resolve("qwen3-8b").override([*(f"{k}={v}" for k, v in world.items()), *SMALL])
     kept = Check(metric="frozen.changed", op="==", threshold=0.0, why="frozen means frozen")
-    adopt, align = made.stages
-    return replace(made, stages=(adopt, replace(align, checks=lambda config: (kept,))))
+    adopt, *others = made.stages
+    gated = [replace(stage, checks=lambda config: (kept,)) for stage in others]
+    return replace(made, stages=(adopt, *gated))
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +122,8 @@ def test_short_names_reach_their_settings(world: dict[str, str]) -> None:
 
 
 def test_only_the_connector_is_stored_and_it_chats(built: Path, world: dict[str, str]) -> None:
-    files = {path.name for path in built.rglob("*.safetensors")}
-    assert files == {"image_connector.safetensors"}
+    files = [path.name for path in built.rglob("*.safetensors")]
+    assert files == ["image_connector.safetensors"] * 3  # aligned, and two of the sweep
     lumo = lumoomni.load(built)
     assert isinstance(lumo.parts.need("vision"), SiglipTower)
     assert isinstance(lumo.parts.need("image_connector"), PerceiverConnector)
