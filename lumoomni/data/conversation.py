@@ -5,6 +5,7 @@ Does not know: where samples come from or what model reads them.
 Costs: one tokenizer call a turn; log-mel of each sound (under a millisecond a second of sound).
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -138,6 +139,13 @@ class Batch:
     mels: Tensor | None
     mel_lengths: Tensor | None
     documents: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with every tensor on `device`."""
+        if self.ids.device == device:
+            return self
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Batch(**{k: v if v is None else v.to(device) for k, v in fields.items()})
 
     def weight(self) -> float:
         """Supervised positions that have a predecessor to predict them."""

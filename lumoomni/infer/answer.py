@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lumoomni.data.conversation import Encoded, Layout, Turn, collate
 from lumoomni.infer.engine import GenerateConfig, generate, left_pad
-from lumoomni.model.omni import OmniInputs, OmniModel, drop_padding
+from lumoomni.model.omni import OmniInputs, OmniModel, device_of, drop_padding
 from lumoomni.model.thinker import Thinker
 from lumoomni.uti.sequence import end_id
 
@@ -56,7 +56,7 @@ def omni_embedder(model: OmniModel) -> Callable[[list[Encoded]], list[Tensor]]:
     """Embeds conversations with their media."""
 
     def embed(items: list[Encoded]) -> list[Tensor]:
-        batch = collate(items)
+        batch = collate(items).to(device_of(model))
         inputs = OmniInputs(
             ids=batch.ids,
             lengths=batch.lengths,

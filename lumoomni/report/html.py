@@ -54,6 +54,7 @@ def write_report(folder: Path) -> Path:
         _gates(built),
         _curves(built),
         *(_examples(artifact) for artifact in built),
+        *(_golden(artifact) for artifact in built),
         _lineage(built),
     ]
     page = (
@@ -175,6 +176,32 @@ def _example(folder: Path, row: dict[str, Any]) -> str:
         f"<div class='card'>{picture}<p>{html.escape(question)}</p>"
         f"<p class='{state}'>{html.escape(said)}</p>{expected}</div>"
     )
+
+
+def _golden(artifact: Artifact) -> str:
+    """The same pictures, described at several points of training, side by side."""
+    listing = artifact.path / "golden.jsonl"
+    if not listing.is_file():
+        return ""
+    rows = [json.loads(line) for line in listing.read_text().splitlines() if line]
+    steps = sorted({row["step"] for row in rows})
+    said = {(row["item"], row["step"]): row for row in rows}
+    head = "".join(f"<th>{step}</th>" for step in steps)
+    lines = []
+    for item in sorted({row["item"] for row in rows})[:MOST_EXAMPLES]:
+        picture = _picture(artifact.path / "golden" / f"{item}.png")
+        cells = ""
+        for step in steps:
+            row = said.get((item, step))
+            if row is None:
+                cells += "<td></td>"
+                continue
+            state = "good" if row["said"] == row["wanted"] else ""
+            text = f"{html.escape(row['said'])}<br><code>{row['sha1']}</code>"
+            cells += f"<td class='{state}'>{text}</td>"
+        lines.append(f"<tr><td>{picture}</td>{cells}</tr>")
+    table = f"<table><tr><th>update</th>{head}</tr>{''.join(lines)}</table>"
+    return f"<h2>{artifact.kind}: the same pictures over training</h2>{table}"
 
 
 def _lineage(built: list[Artifact]) -> str:

@@ -7,13 +7,15 @@ none; the Thinker and the tower are as they were, bit for bit.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lumoomni.audits.ablation import EMPTY, Ablation, ablate, by_length, label_facts
+from lumoomni.audits.golden import Golden
 from lumoomni.audits.text import share_right
 from lumoomni.codecs.text import TextCodec
 from lumoomni.data.conversation import Batch, Encoded, Layout, collate, picture_turns
@@ -39,7 +41,7 @@ from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.model.vision import VisionTower, VisionTowerConfig
 from lumoomni.pipeline import StageContext
 from lumoomni.train.freeze import fingerprint, freeze
-from lumoomni.train.loop import FitSite, LoopConfig, StepLoss, fit, site_of
+from lumoomni.train.loop import FitSite, LoopConfig, StepLoss, Watch, fit, site_of
 from lumoomni.train.loss import lm_loss
 from lumoomni.train.optim import OptimConfig
 from lumoomni.train.readout import ReadoutConfig, caption_symbols, read_ids, readout
@@ -79,6 +81,9 @@ class AlignConnectorConfig:
     length_edges: tuple[int, int] = (10, 20)
     """Supervised tokens up to which an answer is short, and medium."""
     max_truncated: float = 0.01
+    golden: int = 16
+    golden_times: int = 8
+    """Held-out pictures that are described again and again, and how many times in a run."""
     rank_wrong: bool = True
     """Demand that another's picture serves better than none. Where a picture says all that its
     caption says, as in the micro-world, whoever reads it is misled by another's more than by
@@ -217,15 +222,18 @@ def new_connector(
 
 def run(context: StageContext) -> Report:
     """Train, measure, save `image_connector`."""
-    connector, metrics = train(context, context.config, site_of(context))
+    connector, metrics = train(context, context.config, site_of(context), context.out)
     save_part(context.out, "image_connector", connector)
     return Report(metrics=metrics)
 
 
 def train(
-    context: StageContext, config: AlignConnectorConfig, site: FitSite
+    context: StageContext, config: AlignConnectorConfig, site: FitSite, out: Path
 ) -> tuple[PerceiverConnector, dict[str, Metric]]:
-    """One connector from nothing, and its measures; the same samples in the same order for all."""
+    """One connector from nothing, and its measures; the same samples in the same order for all.
+
+    The golden set goes to `out`.
+    """
     parents = context.parents
     codec = TextCodec.load(holder(parents, TOKENIZER).file(TOKENIZER))
     settings = load_settings(holder(parents, SETTINGS))
@@ -247,8 +255,19 @@ def train(
     )
     pixels = vision.config.image_size if isinstance(vision, VisionTower) else None
     source = open_pictures(config.data, context.seed, pixels)
-    fit(AlignTask(model, source, layout, config), config.loop, config.optim, site)
+    golden = Golden(
+        model=model,
+        layout=layout,
+        items=take(source, "seen", config.golden),
+        request=config.prompt,
+        folder=site.work,
+    )
+    watch = Watch(max(1, config.loop.steps // config.golden_times), golden.look)
+    task = AlignTask(model, source, layout, config)
+    fit(task, config.loop, config.optim, replace(site, watch=watch if config.golden else None))
     model.eval()
+    if config.golden:
+        golden.keep(out)
     metrics = measure(model, source, layout, config, context.seed)
     after = fingerprint(thinker), fingerprint(vision)
     changed = sum(a != b for a, b in zip(before, after, strict=True))

@@ -7,6 +7,7 @@ picture helps beside it. The gate: every run finished, and the best one uses its
 
 import itertools
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,14 @@ def _one(context: StageContext, config: AlignConnectorConfig, choice: Choice) ->
         work.mkdir(exist_ok=True)
         context.progress.say(f"{context.name}: {choice.name}")
         site = replace(site_of(context), work=work, log=_log_to(work / "log.jsonl"))
-        connector, metrics = align_connector.train(context, config, site)
+        connector, metrics = align_connector.train(context, config, site, work)
         save_part(work, "image_connector", connector)
         atomic_write_json(done, Report(metrics=metrics).to_dict())
+    kept = ("*connector.safetensors", "*connector.json", "report.json", "log.jsonl", "golden.jsonl")
     folder.mkdir()
-    for name in ("image_connector.safetensors", "image_connector.json", "report.json", "log.jsonl"):
-        (folder / name).write_bytes((work / name).read_bytes())
+    for path in (path for pattern in kept for path in work.glob(pattern)):
+        if path.name != f"{context.name}.safetensors":  # the last checkpoint
+            shutil.copyfile(path, folder / path.name)
     return Report.from_dict(json.loads(done.read_text())).metrics
 
 

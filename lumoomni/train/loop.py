@@ -97,6 +97,14 @@ class FitResult:
     samples_per_second: float
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Look at the modules, in evaluation mode, after every so many updates and after the last."""
+
+    every: int
+    look: Callable[[int], None]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitSite:
     """Where a run keeps its things: scratch folder, progress bar, log sink, stop flag, identity."""
@@ -110,6 +118,7 @@ class FitSite:
     device: torch.device = CPU
     crew: int = 0
     """Processes that share the micro-batches of an update; 0: as many as this machine can use."""
+    watch: Watch | None = None
 
 
 def fit(
@@ -188,12 +197,23 @@ class _Run:
                 done = step + 1
                 if done % loop.log_every == 0 or done == loop.steps:
                     site.log({"step": done, "lr": factor, **self.smoothed.flush()})
+                if site.watch and (done % site.watch.every == 0 or done == loop.steps):
+                    self._look(site.watch, done)
                 late = time.monotonic() - saved > loop.checkpoint_seconds
                 if first and (stopping or late or done == loop.steps):
                     _save(self._task, self._optimizers, path, done)
                     saved = time.monotonic()
                 if stopping and done < loop.steps:
                     raise Interrupted(f"{site.name} stopped after step {done} of {loop.steps}")
+
+    def _look(self, watch: Watch, done: int) -> None:
+        # Losses are seeded by micro-batch, so whatever is drawn here changes no result.
+        modules = self._task.modules.values()
+        for module in modules:
+            module.eval()
+        watch.look(done)
+        for module in modules:
+            module.train()
 
     def _update(self, micro: dict[int, Any]) -> tuple[float, dict[str, float], bool]:
         task, device, optimizers = self._task, self._site.device, self._optimizers
@@ -245,7 +265,11 @@ def _shareable(task: Task, loop: LoopConfig, device: torch.device) -> bool:
 def _quiet(site: FitSite) -> FitSite:
     """Where a member of the crew runs that neither shows nor logs nor hears anything."""
     return replace(
-        site, progress=Progress(silent=True), log=lambda entry: None, stop=threading.Event()
+        site,
+        progress=Progress(silent=True),
+        log=lambda entry: None,
+        stop=threading.Event(),
+        watch=None,
     )
 
 

@@ -23,7 +23,9 @@ from lumoomni.model.siglip import SiglipTower
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.pipeline import Recipe, build
 from lumoomni.recipes import resolve
-from lumoomni.runtime import Progress
+from lumoomni.report.html import write_report
+from lumoomni.runtime import Interrupted, Progress
+from lumoomni.stages import align_connector, sweep_connector
 from lumoomni.stages.adopt_parts import find_model
 from tests.tiny import text_codec
 
@@ -133,6 +135,47 @@ def test_only_the_connector_is_stored_and_it_chats(built: Path, world: dict[str,
     facts = json.loads((built / "adopt_parts" / "thinker.json").read_text())
     assert {"config.json", "model.safetensors"} <= facts["files"].keys()
     assert all(len(fact["sha256"]) == 64 for fact in facts["files"].values())
+
+
+def test_a_golden_set_is_looked_at_and_changes_nothing(
+    built: Path, world: dict[str, str], tmp_path: Path
+) -> None:
+    rows = [
+        json.loads(line)
+        for line in (built / "align_connector" / "golden.jsonl").read_text().splitlines()
+    ]
+    assert {row["step"] for row in rows} == {1, 2, 3}
+    assert all(len(row["sha1"]) == 8 and row["wanted"] for row in rows)
+    pictures = list((built / "align_connector" / "golden").glob("*.png"))
+    assert len(pictures) == len({row["item"] for row in rows}) > 0
+    assert "same pictures over training" in write_report(built).read_text()
+    plain = recipe(world).override(["align_connector.golden=0"])
+    build(plain, tmp_path / "plain", until="align_connector", progress=Progress(silent=True))
+    paths = [folder / "align_connector" for folder in (built, tmp_path / "plain")]
+    assert not (paths[1] / "golden.jsonl").exists()
+    one, two = ((path / "image_connector.safetensors").read_bytes() for path in paths)
+    assert one == two
+
+
+def test_a_killed_sweep_goes_on_with_what_is_missing(
+    world: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = align_connector.train, []
+
+    def counted(context, config, site, out):  # type: ignore[no-untyped-def]
+        seen.append(out.name)
+        if context.name == "sweep_connector" and len(seen) == 3:
+            raise Interrupted("killed in the second run of the sweep")
+        return real(context, config, site, out)
+
+    monkeypatch.setattr(sweep_connector.align_connector, "train", counted)
+    out = tmp_path / "killed"
+    with pytest.raises(Interrupted):
+        build(recipe(world), out, progress=Progress(silent=True))
+    build(recipe(world), out, progress=Progress(silent=True))
+    assert [name.partition(",")[0] for name in seen[1:]] == ["lr=0.0001", "lr=0.0002", "lr=0.0002"]
+    rows = json.loads((out / "sweep_connector" / "ranking.json").read_text())
+    assert len(rows) == 2 and {row["vision_ln"] for row in rows} == {True, False}
 
 
 def test_a_real_gate_stops_what_learned_nothing(world: dict[str, str], tmp_path: Path) -> None:
