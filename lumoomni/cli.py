@@ -150,6 +150,37 @@ def params(
             )
 
 
+@app.command(epilog="lumo plan muomni --gpu 3060")
+def plan(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or a saved recipe.json.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="Changes as stage.path=value.")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="Also hours and fit on one of these.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what training takes, before it is trained: parameters, peak memory, operations.
+
+    Memory is that of one micro-batch at the longest inputs that the settings allow.
+    """
+    with verb():
+        from dataclasses import asdict
+
+        from lumoomni.recipes import resolve
+        from lumoomni.recipes.plan import fits, known_gpu, shown
+        from lumoomni.recipes.plan import plan as make_plan
+        from lumoomni.runtime import Progress
+
+        if gpu is not None:
+            known_gpu(gpu)
+        found = make_plan(resolve(recipe).override(settings or []), Progress(silent=as_json))
+        if as_json:
+            rows = [{**asdict(one), "total": one.total} for one in found]
+            print_json({"recipe": recipe, "stages": rows, "gpu": gpu and fits(found, gpu)})
+        else:
+            _table(f"what {recipe} takes", *shown(found, gpu))
+
+
 @app.command("eval", epilog="lumo eval runs/nano --json")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A build directory or an artifact directory.")],

@@ -23,6 +23,7 @@ from lumoomni.model.siglip import SiglipTower
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.pipeline import Recipe, build
 from lumoomni.recipes import resolve
+from lumoomni.recipes.plan import plan
 from lumoomni.report.html import write_report
 from lumoomni.runtime import Interrupted, Progress
 from lumoomni.stages import align_connector, sweep_connector
@@ -176,6 +177,18 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(
     assert [name.partition(",")[0] for name in seen[1:]] == ["lr=0.0001", "lr=0.0002", "lr=0.0002"]
     rows = json.loads((out / "sweep_connector" / "ranking.json").read_text())
     assert len(rows) == 2 and {row["vision_ln"] for row in rows} == {True, False}
+
+
+def test_a_plan_counts_what_is_built(built: Path, world: dict[str, str]) -> None:
+    made = {one.stage: one for one in plan(recipe(world))}["align_connector"]
+    lumo = lumoomni.load(built)
+
+    def count(part: str) -> int:
+        return sum(p.numel() for p in lumo.parts.need(part).parameters())
+
+    assert made.trained == count("image_connector")
+    assert made.frozen == count("thinker") + count("vision")
+    assert made.gradients == 4 * made.trained and made.flops > 0
 
 
 def test_a_real_gate_stops_what_learned_nothing(world: dict[str, str], tmp_path: Path) -> None:
