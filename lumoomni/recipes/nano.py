@@ -157,10 +157,9 @@ def _sweep_connector() -> SweepConnectorConfig:
 
 def _instruct() -> InstructConfig:
     return InstructConfig(
-        # Pictures arrive as words that the Thinker has learned to read; sound needs more of it.
         mixture=InstructMixture(
-            caption=0.04, look=0.24, write_down=0.16, spoken=0.24, spoken_look=0.18, text_share=0.14
+            caption=0.04, look=0.36, write_down=0.12, spoken=0.2, spoken_look=0.16, text_share=0.12
         ),
-        loop=LoopConfig(steps=1000, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=1600, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
     )
