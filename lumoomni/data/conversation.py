@@ -8,13 +8,14 @@ Costs: one tokenizer call a turn; log-mel of each sound (under a millisecond a s
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lumoomni.codecs.text import TextCodec
-from lumoomni.data.sample import PictureItem, Sensed, TextItem
+from lumoomni.data.sample import PictureItem
 from lumoomni.ids import IGNORE
 from lumoomni.media.image import normalise
 from lumoomni.media.mel import MelConfig, log_mel
@@ -23,22 +24,12 @@ from lumoomni.uti.sequence import Role, Sequence, SequenceBuilder
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One turn: pictures uint8 [H, W, 3], then sounds float32 [T], then text; any may be absent.
-
-    `sensed` are words in the place of pictures and sounds.
-    """
+    """One turn: pictures uint8 [H, W, 3], then sounds float32 [T], then text; any may be absent."""
 
     role: Role
     text: str = ""
     images: tuple[np.ndarray, ...] = ()
     sounds: tuple[np.ndarray, ...] = ()
-    sensed: tuple[Sensed, ...] = ()
-
-
-def text_turns(item: TextItem) -> tuple[Turn, ...]:
-    """The turns of a text item; what is sensed comes first."""
-    turns = [Turn(role=role, text=text) for role, text in item.turns]  # type: ignore[arg-type]
-    return (replace(turns[0], sensed=item.sensed), *turns[1:])
 
 
 def picture_turns(item: PictureItem, request: str) -> tuple[Turn, ...]:
@@ -103,19 +94,12 @@ class Layout:
                 mel = log_mel(torch.from_numpy(sound)[None], self.mel)[0]
                 builder.media("audio", audio_positions(len(mel)))
                 mels.append(mel)
-            for one in turn.sensed:
-                builder.said(one.kind, one.words, self._positions(one))
             if turn.text:
                 builder.text(turn.text, supervised=learned)
             builder.close(supervised=learned)
         if open_answer:
             builder.open("assistant")
         return Encoded(sequence=builder.build(), pixels=tuple(pixels), mels=tuple(mels))
-
-    def _positions(self, sensed: Sensed) -> int:
-        if sensed.kind == "image":
-            return self.image_positions
-        return round(sensed.spread * len(self.text_codec.encode(f" {sensed.words}")))
 
 
 def audio_positions(mel_frames: int) -> int:
@@ -144,8 +128,8 @@ class Batch:
         """The same batch with every tensor on `device`."""
         if self.ids.device == device:
             return self
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return Batch(**{k: v if v is None else v.to(device) for k, v in fields.items()})
+        fields: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return Batch(**{k: None if v is None else v.to(device) for k, v in fields.items()})  # type: ignore[arg-type]
 
     def weight(self) -> float:
         """Supervised positions that have a predecessor to predict them."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lumoomni.data.conversation import Example, Turn, picture_turns, text_turns
+from lumoomni.data.conversation import Example, Turn, picture_turns
 from lumoomni.data.sample import PictureItem, Source, SpeechItem, TextItem, take
 from lumoomni.data.sources import open_pictures, open_speech, open_text
 from lumoomni.data.world.asking import QA
@@ -22,17 +22,24 @@ from lumoomni.data.world.questions import (
     visual_question,
 )
 from lumoomni.data.world.scene import Scene, draw, make_scene
-from lumoomni.data.world.sensed import SPOKEN_KINDS, WRITE_DOWN
 from lumoomni.data.world.speech import augment, synthesize, voice
 from lumoomni.data.world.split import COLOURS, SHAPES, pick, rng
 
 TASKS = ("caption", "look", "write_down", "spoken", "spoken_look", "text")
 DESCRIBE = "Describe the picture."
+WRITE_DOWN = (
+    "Write down what is said.",
+    "What is being said?",
+    "Please write down the words.",
+    "Write down the words that you hear.",
+)
 WITHOUT_COLOURS = (
     "Describe the picture without colours.",
     "What do you see, apart from colours?",
     "Describe only sizes and shapes.",
 )
+# A spoken question must make sense without anything written before it.
+SPOKEN_KINDS = ("number", "talk")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +215,8 @@ class InstructData:
 
     def _plain(self, split: str, index: int, stream: np.random.Generator) -> Example:
         item = self._text.item(split, index)
-        return Example(turns=text_turns(item), accepted=item.accepted, kind="text")
+        turns = tuple(Turn(role=role, text=text) for role, text in item.turns)  # type: ignore[arg-type]
+        return Example(turns=turns, accepted=item.accepted, kind="text")
 
     def _say(self, text: str, split: str, index: int, stream: np.random.Generator) -> np.ndarray:
         # Unseen pairs are asked in voices that were heard: one novelty at a time.

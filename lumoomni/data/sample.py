@@ -4,7 +4,7 @@ Knows: the fields that training and measuring need. Does not know: where items c
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -45,29 +45,12 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Sensed:
-    """Words in the place of a picture or a sound, as a connector would say them.
-
-    Sound takes `spread` positions for each id of its words; a picture takes as many as it always
-    does. What the words leave over is silence.
-    """
-
-    kind: Literal["image", "audio"]
-    words: str
-    spread: float = 1.0
-
-
-@dataclass(frozen=True)
 class TextItem:
-    """Turns of (role, text), the assistant's last; `accepted` are right last answers.
-
-    `sensed` comes before the first turn's text.
-    """
+    """Turns of (role, text), the assistant's last; `accepted` are right last answers."""
 
     turns: tuple[tuple[str, str], ...]
     accepted: tuple[str, ...] = ()
     kind: str = ""
-    sensed: tuple[Sensed, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,7 @@ Small widths, Muon, pictures of 64 pixels, 25 speech frames a second: LOG.md hol
 on the way, and which gates these settings were seen to pass.
 """
 
-from dataclasses import replace
-
 from lumoomni.codecs.speech_rvq import SpeechCodecConfig
-from lumoomni.data.mixture import InstructMixture
 from lumoomni.media.mel import MelConfig
 from lumoomni.model.audio import AudioTowerConfig
 from lumoomni.model.encoder import EncoderConfig
@@ -16,10 +13,8 @@ from lumoomni.model.thinker import ThinkerConfig
 from lumoomni.model.vision import VisionTowerConfig
 from lumoomni.pipeline import Recipe
 from lumoomni.recipes.stages import stages
-from lumoomni.stages.align_connector import AlignConnectorConfig
 from lumoomni.stages.instruct import InstructConfig
 from lumoomni.stages.pretrain_text import PretrainTextConfig
-from lumoomni.stages.sweep_connector import SweepConnectorConfig
 from lumoomni.stages.train_audio_encoder import TrainAudioEncoderConfig
 from lumoomni.stages.train_codecs import TrainCodecsConfig
 from lumoomni.stages.train_talker import TrainTalkerConfig
@@ -30,7 +25,6 @@ from lumoomni.train.optim import OptimConfig
 
 MEL = MelConfig(n_mels=80)
 WIDTH = 192
-LATENTS = 16
 
 
 def nano() -> Recipe:
@@ -43,9 +37,7 @@ def nano() -> Recipe:
             train_vision_encoder=_train_vision_encoder(),
             train_codecs=_train_codecs(),
             train_talker=_train_talker(),
-            align_connector=_align_connector(),
             instruct=_instruct(),
-            sweep_connector=_sweep_connector(),
         ),
     )
 
@@ -64,10 +56,8 @@ def _pretrain_text() -> PretrainTextConfig:
             max_positions=1024,
         ),
         mel=MEL,
-        shown=0.2,
-        heard=0.25,
-        shown_positions=LATENTS,
-        loop=LoopConfig(steps=2600, batch_size=16, accumulate=2),
+        shown=0.35,
+        loop=LoopConfig(steps=3000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30),
     )
 
@@ -131,35 +121,10 @@ def _train_talker() -> TrainTalkerConfig:
     )
 
 
-def _align_connector() -> AlignConnectorConfig:
-    return AlignConnectorConfig(
-        latents=LATENTS,
-        width=128,
-        heads=4,
-        mlp_ratio=2,
-        waves=0.5,
-        spell=True,
-        readout_weight=1.0,
-        thinker_from=1.0,
-        length_edges=(7, 11),
-        rank_wrong=False,
-        loop=LoopConfig(steps=500, batch_size=32, accumulate=2),
-        optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=20),
-    )
-
-
-def _sweep_connector() -> SweepConnectorConfig:
-    align = _align_connector()
-    return SweepConnectorConfig(
-        align=replace(align, loop=replace(align.loop, steps=150)), lr=(1e-3, 2e-3, 4e-3)
-    )
-
-
 def _instruct() -> InstructConfig:
     return InstructConfig(
-        mixture=InstructMixture(
-            caption=0.04, look=0.36, write_down=0.12, spoken=0.2, spoken_look=0.16, text_share=0.12
-        ),
-        loop=LoopConfig(steps=1600, batch_size=16, accumulate=2),
+        image_side=4,
+        image_regions=4,
+        loop=LoopConfig(steps=2000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
     )

@@ -323,7 +323,8 @@ def _align_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) -
     batch = config.loop.batch_size
     tower, width, count = _vision(shapes, batch, trained=False)
     yield tower
-    shape = connector_shape(shapes["thinker"], _Wide(width), config, 0)
+    tower_shape: Any = _Wide(width)
+    shape = connector_shape(shapes["thinker"], tower_shape, config, 0)
     made = PerceiverConnector(shape)
     patches = torch.empty(batch, count, width)
     yield Load(name="image_connector", module=made, run=lambda: made(patches))

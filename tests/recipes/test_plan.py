@@ -83,4 +83,4 @@ def test_the_command_prints_json() -> None:
     )
     assert shown_.exit_code == 0, shown_.output
     found = json.loads(shown_.output)
-    assert found["gpu"]["fits"] and "align_connector" in {s["stage"] for s in found["stages"]}
+    assert found["gpu"]["fits"] and "instruct" in {s["stage"] for s in found["stages"]}

@@ -6,7 +6,7 @@ Knows: which generator makes which item. Costs: 0.1 ms a text, 0.4 ms a picture,
 from dataclasses import dataclass, replace
 
 from lumoomni.data.sample import PictureItem, Region, SpeechItem, TextItem
-from lumoomni.data.world.dialogues import scene_talk, text_sample
+from lumoomni.data.world.dialogues import scene_talk, shown_talk, text_sample
 from lumoomni.data.world.language import caption, noun, shapeless, uncoloured, untold
 from lumoomni.data.world.nameless import bend, dye
 from lumoomni.data.world.scene import draw, make_scene
@@ -51,6 +51,12 @@ class WorldText:
 
     def size(self, split: str) -> int | None:
         return None
+
+
+def shown_item(seed: int, split: str, index: int, questions: int) -> TextItem:
+    """A scene in a picture's words, with questions about where things stand."""
+    made = shown_talk(seed, split, index, questions)
+    return TextItem(tuple(made.turns), made.accepted, made.kind)
 
 
 @dataclass(frozen=True)
