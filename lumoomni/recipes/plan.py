@@ -126,19 +126,29 @@ def shown(
     found: Sequence[StagePlan], gpu: str | None
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows for people: MiB, and TFLOP an update."""
-    columns = ("stage", "trained", "frozen", "batch", "weights", "gradients", "optimizer")
-    columns += ("kept", "logits", "peak MiB", "TFLOP")
+    parts_of = "weights + gradients + optimizer + kept + logits"
+    columns = ("stage", "trained", "frozen", "batch", "peak MiB", parts_of, "TFLOP")
     rows = []
     for one in found:
-        parts = (one.weights, one.gradients, one.optimizer, one.activations, one.logits, one.total)
-        row = (one.stage, f"{one.trained:,}", f"{one.frozen:,}", f"{one.accumulate} x {one.batch}")
-        row += tuple(f"{part / 2**20:,.0f}" for part in parts)
-        row += (f"{one.flops / 1e12:.3g}",)
+        parts = (one.weights, one.gradients, one.optimizer, one.activations, one.logits)
+        row: tuple[str, ...] = (
+            one.stage,
+            _short(one.trained),
+            _short(one.frozen),
+            f"{one.accumulate} x {one.batch}",
+            f"{one.total / 2**20:,.0f}",
+            " + ".join(f"{part / 2**20:,.0f}" for part in parts),
+            f"{one.flops / 1e12:.3g}",
+        )
         rows.append(row if gpu is None else (*row, f"{one.hours(gpu):.2f}"))
     if gpu is None:
         return columns, rows
     verdict = "fits" if fits(found, gpu)["fits"] else "DOES NOT FIT"
-    return (*columns, f"hours on {gpu} ({verdict})"), rows
+    return (*columns, f"h on {gpu} ({verdict})"), rows
+
+
+def _short(count: int) -> str:
+    return f"{count / 1e6:,.2f} M"
 
 
 def _measure(
