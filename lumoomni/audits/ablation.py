@@ -1,7 +1,7 @@
 """Does a model use its pictures? Teacher-forced loss with the right ones and with wrong ones.
 
-Knows: captions with pictures, five kinds of wrong features, paired differences with intervals.
-Does not know: thresholds. Costs: one forward of the tower and six of the Thinker over the items.
+Knows: captions with pictures, four kinds of wrong features, paired differences with intervals.
+Does not know: thresholds. Costs: up to two forwards of the tower and five of the Thinker an item.
 
 Every item is scored under every condition, and differences are resampled by item (a paired
 bootstrap), so that what is hard about an item cancels.
@@ -20,7 +20,6 @@ from lumoomni.ids import IGNORE
 from lumoomni.model.omni import OmniInputs, OmniModel
 from lumoomni.train.loss import token_losses
 
-CONDITIONS = ("correct", "shuffled", "zero", "noise")
 EMPTY = ("zero", "noise")
 
 

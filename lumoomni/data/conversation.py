@@ -146,17 +146,23 @@ def collate(items: list[Encoded], pad: int = 0) -> Batch:
     for row, item in enumerate(items):
         ids[row, : len(item)] = torch.from_numpy(item.sequence.ids)
         labels[row, : len(item)] = torch.from_numpy(item.sequence.labels)
-    pixels = [picture for item in items for picture in item.pixels]
-    mels = [mel for item in items for mel in item.mels]
-    padded, mel_lengths = pad_mels(mels) if mels else (None, None)
+    pixels, mels, mel_lengths = stack_media(items)
     return Batch(
         ids=ids,
         labels=labels,
         lengths=torch.tensor([len(item) for item in items]),
-        pixels=torch.stack(pixels) if pixels else None,
-        mels=padded,
+        pixels=pixels,
+        mels=mels,
         mel_lengths=mel_lengths,
     )
+
+
+def stack_media(items: list[Encoded]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Pixels [I, 3, S, S], mels [A, M, n_mels] and mel lengths [A] in reading order, or None."""
+    pixels = [picture for item in items for picture in item.pixels]
+    mels = [mel for item in items for mel in item.mels]
+    padded, lengths = pad_mels(mels) if mels else (None, None)
+    return torch.stack(pixels) if pixels else None, padded, lengths
 
 
 def pad_mels(mels: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lumoomni.data.conversation import Batch, Encoded, collate
+from lumoomni.data.conversation import Batch, Encoded, stack_media
 from lumoomni.ids import IGNORE
 
 
@@ -86,7 +86,7 @@ def collate_packed(rows: Sequence[Sequence[Encoded]], pad: int = 0) -> Batch:
     """
     if not rows or not all(rows):
         raise ValueError("cannot pack a row of no conversations")
-    flat = collate([item for row in rows for item in row], pad)
+    pixels, mels, mel_lengths = stack_media([item for row in rows for item in row])
     width = max(sum(len(item) for item in row) for row in rows)
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     labels = torch.full((len(rows), width), IGNORE, dtype=torch.long)
@@ -104,8 +104,8 @@ def collate_packed(rows: Sequence[Sequence[Encoded]], pad: int = 0) -> Batch:
         ids=ids,
         labels=labels,
         lengths=torch.tensor([sum(len(item) for item in row) for row in rows]),
-        pixels=flat.pixels,
-        mels=flat.mels,
-        mel_lengths=flat.mel_lengths,
+        pixels=pixels,
+        mels=mels,
+        mel_lengths=mel_lengths,
         documents=documents,
     )

@@ -150,6 +150,13 @@ def _load_adopted(artifact: Artifact, name: str, settings: dict[str, Any]) -> nn
                 f"{artifact.path.name} adopted {facts['bytes']:,} (SHA-256 {facts['sha256'][:12]}"
                 "...); put the same model back, or build anew with this one"
             )
+        digest = hash_file(folder / file)
+        if digest != facts["sha256"]:
+            raise InputError(
+                f"{folder / file} was changed: its SHA-256 is {digest[:12]}..., but "
+                f"{artifact.path.name} adopted {facts['sha256'][:12]}...; put the same model back, "
+                "or build anew with this one"
+            )
     if name == "thinker":
         return load_thinker(folder, dtype).eval()
     return load_siglip(str(folder), dtype)

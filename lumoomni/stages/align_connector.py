@@ -370,6 +370,6 @@ def checks(config: AlignConnectorConfig) -> tuple[Check, ...]:
             metric="labels.truncated",
             op="<=",
             threshold=config.max_truncated,
-            why="what is cut off is not learned",
+            why="longer sequences than the context are not what memory was planned for",
         ),
     )

@@ -1,5 +1,7 @@
 """Packing: every sample once, rows nearly full, and nothing leaks from one document to the next."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from lumoomni.data.conversation import Encoded, Layout, Turn, collate
 from lumoomni.data.packing import PackConfig, best_fit, collate_packed, fill, plan_packs
 from lumoomni.ids import IGNORE
 from lumoomni.model.omni import OmniInputs, OmniModel
-from lumoomni.model.thinker import Thinker, ThinkerConfig
+from lumoomni.model.thinker import Thinker
 from lumoomni.train.loss import lm_loss
 from tests.tiny import MEL, modules, text_codec
 
@@ -79,18 +81,9 @@ def forward(model: OmniModel, batch) -> torch.Tensor:  # type: ignore[no-untyped
 def test_packed_equals_unpacked(short_conv: int) -> None:
     parts = modules(CODEC)
     torch.manual_seed(2)
-    thinker = Thinker(
-        ThinkerConfig(
-            vocab_size=CODEC.vocab_size,
-            width=32,
-            layers=2,
-            heads=2,
-            kv_heads=1,
-            head_width=16,
-            ffn_width=48,
-            short_conv=short_conv,
-        )
-    )
+    thinker = parts["thinker"]
+    assert isinstance(thinker, Thinker)
+    thinker = Thinker(replace(thinker.config, short_conv=short_conv))
     if thinker.short_conv is not None:
         torch.nn.init.normal_(next(iter(thinker.short_conv.parameters())))
     names = ("vision", "image_connector", "audio", "audio_connector")

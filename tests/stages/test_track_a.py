@@ -206,6 +206,9 @@ def test_another_model_in_the_folder_is_refused(built: Path, world: dict[str, st
         path.write_bytes(before + b" ")
         with pytest.raises(InputError, match=f"has {len(before) + 1:,} bytes, but adopt_parts"):
             load_part(open_artifact(built / "adopt_parts"), "thinker")
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        with pytest.raises(InputError, match="was changed: its SHA-256 is"):
+            load_part(open_artifact(built / "adopt_parts"), "thinker")
         path.unlink()
         with pytest.raises(InputError, match="has no bytes"):
             load_part(open_artifact(built / "adopt_parts"), "thinker")
