@@ -13,7 +13,7 @@ import typer
 
 from lumoomni.exits import print_json, verb
 
-VERB_MODULES = ("lumoomni.cli_talk", "lumoomni.cli_data")
+VERB_MODULES = ("lumoomni.cli_talk", "lumoomni.cli_data", "lumoomni.cli_merge")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Build = Annotated[Path, typer.Argument(help="A build directory, for example runs/nano.")]
@@ -150,41 +150,60 @@ def params(
             )
 
 
-@app.command(epilog="lumo plan muomni --gpu 3060")
+@app.command(epilog="lumo plan nano --measure --epoch 1h --stage align_connector")
 def plan(
     recipe: Annotated[str, typer.Argument(help="A recipe's name, or a saved recipe.json.")],
     settings: Annotated[
         list[str] | None, typer.Argument(help="Changes as stage.path=value.")
     ] = None,
-    gpu: Annotated[str | None, typer.Option(help="Also hours and fit on one of these.")] = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="Also hours and fit on one of these: h100, 4090, l4, ...")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also train noise for a few updates, here, and time.")
+    ] = False,
+    epoch: Annotated[
+        str | None, typer.Option(help="How long a stage may take, as 1h or 90s: its loop.steps.")
+    ] = None,
+    stage: Annotated[str | None, typer.Option(help="This stage alone.")] = None,
+    device: Annotated[str, typer.Option(help="To measure: auto, cpu, cuda or mps.")] = "auto",
     as_json: Json = False,
 ) -> None:
     """Say what training takes, before it is trained: parameters, peak memory, operations.
 
-    Memory is that of one micro-batch at the longest inputs that the settings allow.
+    Memory is that of one micro-batch at the longest inputs that the settings allow; shorter ones
+    are asked for by settings, as pretrain_text.context_tokens=128. With --measure or --gpu, --epoch
+    gives the setting that makes a stage so long.
     """
     with verb():
-        from dataclasses import asdict
-
         from lumoomni.recipes import resolve
-        from lumoomni.recipes.plan import fits, known_gpu, shown
-        from lumoomni.recipes.plan import plan as make_plan
+        from lumoomni.recipes.plan_report import Question, study
         from lumoomni.runtime import Progress
 
-        if gpu is not None:
-            known_gpu(gpu)
-        found = make_plan(resolve(recipe).override(settings or []), Progress(silent=as_json))
+        found = study(
+            resolve(recipe).override(settings or []),
+            Question(gpu=gpu, measure=measure, epoch=epoch, stage=stage, device=device),
+            Progress(silent=as_json),
+        )
         if as_json:
-            rows = [{**asdict(one), "total": one.total} for one in found]
-            print_json({"recipe": recipe, "stages": rows, "gpu": gpu and fits(found, gpu)})
+            print_json(found.to_dict())
         else:
-            _table(f"what {recipe} takes", *shown(found, gpu))
+            for table in found.tables():
+                _table(*table)
+            print("\n".join(found.sentences()), end="\n" if found.sentences() else "")
 
 
 @app.command("eval", epilog="lumo eval runs/nano --json")
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A build directory or an artifact directory.")],
-    suite: Annotated[str, typer.Option(help="What to measure.")] = "world",
+    suite: Annotated[
+        str,
+        typer.Option(help="`world`: all the micro-world asks; `pictures`: captions of --data."),
+    ] = "world",
+    data: Annotated[
+        str,
+        typer.Option(help="Pictures for that suite: `world`, or LAYOUT:PATH as in `lumo data`."),
+    ] = "world",
     n: Annotated[int, typer.Option(help="Items for each measure.")] = 200,
     unproven: Annotated[
         bool, typer.Option("--unproven", help="Measure stages that failed their gate too.")
@@ -197,7 +216,9 @@ def evaluate(
         from lumoomni.runtime import Progress
 
         progress = Progress(silent=as_json)
-        found = run_suite(model, suite=suite, count=n, progress=progress, unproven=unproven)
+        found = run_suite(
+            model, suite=suite, count=n, progress=progress, unproven=unproven, data=data
+        )
         if as_json:
             print_json(found.to_dict())
         else:

@@ -10,7 +10,7 @@ import typer
 
 from lumoomni.exits import print_json, verb
 
-FORMATS = "txt, jsonl, csv, json, llava, coco, ljspeech or librispeech."
+FORMATS = "txt, jsonl, csv, json, llava, coco, webdataset, hf, ljspeech or librispeech."
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 def check(
     layout: Annotated[str, typer.Argument(metavar="FORMAT", help=FORMATS)],
-    path: Annotated[Path, typer.Argument(help="The file or folder.")],
+    path: Annotated[
+        Path, typer.Argument(help="The file or folder, or shards as a-{000..012}.tar.")
+    ],
     image_root: Annotated[Path | None, typer.Option(help="Where pictures are.")] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="A tokenizer.json, for exact counts.")

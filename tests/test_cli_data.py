@@ -4,14 +4,18 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from lumoomni.cli_data import register
+from lumoomni.data.readers import LAYOUTS
 
 app = typer.Typer()
 register(app)
@@ -62,6 +66,33 @@ def test_bad_input_exits_with_two(captions: Path, tmp_path: Path) -> None:
     ):
         code, out, err = run(*arguments)
         assert code == 2 and out == "" and words in err.replace("\n", " "), (arguments, err)
+
+
+def test_pictures_inside_other_files(captions: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for i in range(30):
+        (shards / f"{i}.txt").write_text(f"caption {i}")
+    with tarfile.open(shards / "a-000.tar", "w") as tar:
+        for i in range(30):
+            tar.add(captions.parent / "root" / f"{i}.png", f"{i}.png")
+            tar.add(shards / f"{i}.txt", f"{i}.txt")
+    for place in (shards, shards / "a-000.tar", shards / "a-{000..000}.tar"):
+        code, out, _ = run("webdataset", place)
+        assert code == 0 and "samples: 30" in out and "median 10 x 12" in out
+    code, _, err = run("webdataset", shards / "a-{000..001}.tar")
+    assert code == 2 and "1 of 2 shards" in err.replace("\n", " ")
+    shown = [{"bytes": (captions.parent / "root" / f"{i}.png").read_bytes()} for i in range(3)]
+    table = pa.table({"image": shown, "caption": ["a", "b", ""]})
+    (tmp_path / "hf").mkdir()
+    pq.write_table(table, tmp_path / "hf" / "train-00000-of-00001.parquet")
+    code, out, _ = run("hf", tmp_path / "hf")
+    assert code == 1 and "samples: 3" in out and "empty_texts: 1" in out
+
+
+def test_every_format_is_listed() -> None:
+    result = CliRunner().invoke(app, ["data", "check", "--help"], terminal_width=300)
+    assert all(layout in result.stdout for layout in LAYOUTS), result.stdout
 
 
 def test_importing_the_verb_leaves_torch_alone() -> None:

@@ -8,7 +8,7 @@ bootstrap), so that what is hard about an item cancels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from lumoomni.data.conversation import Encoded, collate
 from lumoomni.gates import Metric, bootstrap_ratio, wilson
 from lumoomni.ids import IGNORE
-from lumoomni.model.omni import OmniInputs, OmniModel
+from lumoomni.model.omni import OmniInputs, OmniModel, device_of
 from lumoomni.train.loss import token_losses
 
 EMPTY = ("zero", "noise")
@@ -60,20 +60,22 @@ def ablate(
     seed: int = 0,
     batch: int = 64,
 ) -> Ablation:
-    """Score `items` (one or more pictures each, all with as many) under every condition.
+    """Score `items` (one or more pictures each) under every condition, where the model is.
 
-    `names` say which items may not lend each other their pictures (equal captions). `twins` hold
-    pictures that differ from the items' in one attribute, with the same text. Raises ValueError
-    when every item has the same name.
+    Who shows more pictures than the one that lends them gets those again from the first. `names`
+    say which items may not lend each other their pictures (equal captions). `twins` hold pictures
+    that differ from the items' in one attribute, with the same text. Raises ValueError when every
+    item has the same name, or one has no picture.
     """
     order = strangers(names)
     own = _features(model, items, batch)
     source = torch.Generator().manual_seed(seed)
+    noise = torch.randn(own.shape, generator=source).to(own.device)
     wrong: dict[str, Tensor] = {
         "correct": own,
-        "shuffled": own[order],
+        "shuffled": own[_lent([len(item.pixels) for item in items], order)],
         "zero": torch.zeros_like(own),
-        "noise": torch.randn(own.shape, generator=source) * own.std() + own.mean(),
+        "noise": noise.to(own.dtype) * own.std() + own.mean(),
     }
     if twins is not None:
         wrong["twin"] = _features(model, twins, batch)
@@ -97,15 +99,26 @@ def strangers(names: Sequence[str]) -> list[int]:
     return chosen
 
 
+def _lent(counts: Sequence[int], order: Sequence[int]) -> list[int]:
+    """For each picture of each item the picture that its stranger lends in its place."""
+    first = [sum(counts[:i]) for i in range(len(counts))]
+    return [
+        first[other] + k % counts[other]
+        for own, other in enumerate(order)
+        for k in range(counts[own])
+    ]
+
+
 @torch.no_grad()
 def _features(model: OmniModel, items: Sequence[Encoded], batch: int) -> Tensor:
     """Connector outputs of all items' pictures [I, L, D]."""
     found = []
     for first in range(0, len(items), batch):
-        pixels = collate(list(items[first : first + batch])).pixels
-        if pixels is None:
+        part = list(items[first : first + batch])
+        pixels = collate(part).pixels
+        if pixels is None or not all(item.pixels for item in part):
             raise ValueError("an item to ablate has no picture")
-        found.append(model.image_features(pixels))
+        found.append(model.image_features(pixels.to(device_of(model))))
     return torch.cat(found)
 
 
@@ -114,12 +127,15 @@ def _score(
     model: OmniModel, items: Sequence[Encoded], features: Tensor, batch: int
 ) -> tuple[list[float], list[float]]:
     """Each item's loss, and its number of supervised tokens, when it is given `features`."""
-    each = len(features) // len(items)
     losses: list[float] = []
     counts: list[float] = []
+    shown = 0
     for first in range(0, len(items), batch):
-        made = collate(list(items[first : first + batch]))
-        images = features[first * each : (first + len(made.ids)) * each]
+        part = list(items[first : first + batch])
+        made = replace(collate(part), pixels=None).to(device_of(model))
+        pictures = sum(len(item.pixels) for item in part)
+        images = features[shown : shown + pictures]
+        shown += pictures
         inputs = OmniInputs(ids=made.ids, lengths=made.lengths)
         hidden = model(inputs, images).hidden
         found = token_losses(hidden, made.labels, model.thinker.head_weight())

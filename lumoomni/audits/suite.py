@@ -1,4 +1,4 @@
-"""`lumo eval`: every number that a finished model can be asked for, on held-out world data.
+"""`lumo eval`: every number that a finished model can be asked for, on held-out data.
 
 Measures, never judges. A part that the model lacks is named in the notes, not skipped silently.
 The independent judge is pocketsphinx with the grammar of the world's captions, when it is
@@ -6,10 +6,13 @@ installed. Costs: minutes for a few hundred items on two cores.
 """
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from lumoomni.audits.ablation import ablate, by_length, label_facts
 from lumoomni.audits.instructed import (
     Examiner,
     blind_gap,
@@ -20,23 +23,39 @@ from lumoomni.audits.instructed import (
 )
 from lumoomni.audits.judge import judge_available, judge_hears, judged_captions
 from lumoomni.audits.speech import derange, word_errors
-from lumoomni.data.mixture import InstructData, InstructMixture
-from lumoomni.data.sources import open_speech
+from lumoomni.audits.text import share_right
+from lumoomni.data.conversation import picture_turns
+from lumoomni.data.mixture import DESCRIBE, InstructData, InstructMixture
+from lumoomni.data.sample import take
+from lumoomni.data.sources import open_pictures, open_speech
+from lumoomni.data.world.language import exact_match
 from lumoomni.data.world.speech import synthesize
 from lumoomni.errors import InputError
 from lumoomni.gates import Metric, Report, bootstrap_mean
+from lumoomni.infer.answer import answer, omni_embedder
 from lumoomni.infer.chat import Lumo
 from lumoomni.infer.listen import transcribe
+from lumoomni.model.vision import VisionTower
 from lumoomni.runtime import Progress
 
-SUITES = ("world",)
+SUITES = ("world", "pictures")
 SEED = 0
+LENGTHS = (10, 20)
 
 
 def evaluate(
-    model: Path, *, suite: str, count: int, progress: Progress, unproven: bool = False
+    model: Path,
+    *,
+    suite: str,
+    count: int,
+    progress: Progress,
+    unproven: bool = False,
+    data: str = "world",
 ) -> Report:
-    """Measure the model at `model`. Raises InputError for an unknown suite or too few items."""
+    """Measure the model at `model`; `data` is where the suite `pictures` takes them from.
+
+    Raises InputError for an unknown suite or too few items.
+    """
     if suite not in SUITES:
         raise InputError(f"there is no suite {suite!r}; use one of {', '.join(SUITES)}")
     if count < 10:
@@ -44,12 +63,7 @@ def evaluate(
     lumo = Lumo.load(model, unproven=unproven)
     metrics: dict[str, Metric] = {}
     notes: dict[str, str] = {f"unproven {i}": s for i, s in enumerate(lumo.parts.unproven)}
-    steps = (
-        ("conversation", ("thinker",), _conversation),
-        ("hearing", ("audio",), _hearing),
-        ("speaking", ("talker", "speech_codec"), _speaking),
-        ("seeing", ("image_connector", "audio_connector"), _seeing),
-    )
+    steps = _steps(suite, data)
     with progress.task("eval", total=len(steps), unit="part") as bar:
         for name, needed, measure in steps:
             missing = [part for part in needed if part not in lumo.parts.modules]
@@ -122,20 +136,61 @@ def _speaking(lumo: Lumo, count: int, metrics: dict[str, Metric], notes: dict[st
     metrics["speech.judge_wer_espeak_itself"] = word_errors(captions, itself)
 
 
+def _captions(
+    lumo: Lumo, count: int, metrics: dict[str, Metric], notes: dict[str, str], *, data: str
+) -> None:
+    """Held-out pictures of any source: loss with the right and with wrong pictures, and wording."""
+    tower = lumo.parts.need("vision")
+    pixels = tower.config.image_size if isinstance(tower, VisionTower) else None
+    source = open_pictures(data, SEED, pixels)
+    items = take(source, "seen", count)
+    encoded = [lumo.layout.encode(picture_turns(item, DESCRIBE)) for item in items]
+    found = ablate(lumo.omni, encoded, [item.caption for item in items], seed=SEED)
+    metrics |= {**found.metrics(), **by_length(found, LENGTHS)}
+    metrics |= label_facts(encoded, lumo.parts.settings.context_tokens)
+    prompts = [picture_turns(item, DESCRIBE)[:-1] for item in items]
+    said = answer(lumo.parts.need("thinker"), omni_embedder(lumo.omni), lumo.layout, prompts)
+    wanted = [item.caption for item in items]
+    metrics["caption.words_wrong"] = word_errors(wanted, said)
+    metrics["caption.exact"] = share_right(
+        [exact_match(text, (best,)) for text, best in zip(said, wanted, strict=True)]
+    )
+
+
 def _seeing(lumo: Lumo, count: int, metrics: dict[str, Metric], notes: dict[str, str]) -> None:
     examiner = _examiner(lumo)
-    for task, splits in (
-        ("caption", ("seen", "unseen")),
-        ("look", ("seen", "unseen")),
-        ("write_down", ("seen",)),
-        ("spoken", ("seen",)),
-        ("spoken_look", ("seen",)),
-    ):
-        for split in splits:
+    for task in ("caption", "look", "compare", "count", "relation"):
+        for split in ("seen", "unseen"):
             asked = examiner.task(task, split, count)
             metrics[f"{task}.right" + (".unseen" if split == "unseen" else "")] = share(asked)
-            if task == "write_down":
-                metrics["write_down.wer"] = heard_words(asked)
     metrics["swap.picture"] = picture_swap(examiner, count)
-    metrics["swap.sound"] = sound_swap(examiner, count)
     metrics["look.right.grey_picture"] = blind_gap(examiner, count)
+
+
+def _listening(lumo: Lumo, count: int, metrics: dict[str, Metric], notes: dict[str, str]) -> None:
+    examiner = _examiner(lumo)
+    asked = examiner.task("write_down", "seen", count)
+    metrics["write_down.right"], metrics["write_down.wer"] = share(asked), heard_words(asked)
+    metrics["spoken.right"] = share(examiner.task("spoken", "seen", count))
+    metrics["swap.sound"] = sound_swap(examiner, count)
+
+
+def _both(lumo: Lumo, count: int, metrics: dict[str, Metric], notes: dict[str, str]) -> None:
+    metrics["spoken_look.right"] = share(_examiner(lumo).task("spoken_look", "seen", count))
+
+
+Measure = Callable[[Lumo, int, dict[str, Metric], dict[str, str]], None]
+
+
+def _steps(suite: str, data: str) -> tuple[tuple[str, tuple[str, ...], Measure], ...]:
+    """(name, the parts that it needs, what measures it) for each part of a suite."""
+    if suite == "pictures":
+        return (("pictures", ("vision", "image_connector"), partial(_captions, data=data)),)
+    return (
+        ("conversation", ("thinker",), _conversation),
+        ("hearing", ("audio",), _hearing),
+        ("speaking", ("talker", "speech_codec"), _speaking),
+        ("seeing", ("image_connector",), _seeing),
+        ("listening", ("audio_connector",), _listening),
+        ("spoken questions", ("image_connector", "audio_connector"), _both),
+    )

@@ -20,11 +20,14 @@ from lumoomni.train.loss import token_losses
 
 @torch.no_grad()
 def heldout_loss(thinker: Thinker, items: Sequence[Encoded], *, batch: int = 64) -> Metric:
-    """Nats per supervised token over text-only sequences, with an interval over sequences."""
+    """Nats per supervised token over text-only sequences, with an interval over sequences.
+
+    Computed where the Thinker is.
+    """
     tops: list[float] = []
     counts: list[float] = []
     for first in range(0, len(items), batch):
-        made = collate(list(items[first : first + batch]))
+        made = collate(list(items[first : first + batch])).to(thinker.token_table.weight.device)
         spec = AttentionSpec(lengths=made.lengths)
         hidden = thinker(thinker.embed(made.ids), attention=spec).hidden
         losses = token_losses(hidden, made.labels, thinker.head_weight())

@@ -15,10 +15,10 @@ from lumoomni.codecs.text import TextCodec
 from lumoomni.data.conversation import audio_positions
 from lumoomni.data.readers import PICTURE_LAYOUTS, read
 from lumoomni.data.rows import EMPTY, Row, printable
+from lumoomni.data.stored import load_picture
 from lumoomni.data.world.language import normalise
 from lumoomni.errors import InputError
 from lumoomni.media.audio import load_audio
-from lumoomni.media.image import load_image
 from lumoomni.runtime import Progress
 
 RATE, HOP = 16000, 160
@@ -123,7 +123,7 @@ def check(
             bar.update(1, unusable=found.unusable)
     lengths = [_tokens(row, codec) for row in rows]
     texts = Counter(_whole(row) for row in rows if row.text)
-    files = Counter(row.asset for row in rows if row.media is not None)
+    files = Counter(asset for row in rows if row.files for asset in row.assets)
     return DataReport(
         samples=len(rows),
         unusable=found.unusable,
@@ -136,7 +136,7 @@ def check(
         duplicate_texts=sum(count - 1 for count in texts.values()),
         duplicates_named=_repeated(texts),
         repeated_files=sum(count - 1 for count in files.values()),
-        repeated_named=_repeated(files),
+        repeated_named=_repeated(files, _places(rows)),
         seconds=_seconds(found.seconds),
         pixels=_pixels(found.sizes),
         max_tokens=max_tokens,
@@ -161,13 +161,14 @@ def _look(row: Row, layout: str, codec: TextCodec | None, found: _Found) -> None
         found.empty.append(f"{row.where}: {row.media or EMPTY}")
     elif row.problem:
         found.malformed.append(f"{row.where}: {row.problem}")
-    if row.media is not None:
+    for media in row.files:
         try:
             if layout in PICTURE_LAYOUTS:
-                image = load_image(row.media)
+                image = load_picture(media)
                 found.sizes.append((image.shape[0], image.shape[1]))
             else:
-                samples = len(load_audio(row.media, RATE).samples)
+                assert isinstance(media, Path)
+                samples = len(load_audio(media, RATE).samples)
                 found.seconds.append(samples / RATE)
                 _feasible(row, samples, codec, found)
         except (InputError, OSError) as error:
@@ -214,10 +215,22 @@ def _named(lines: list[str]) -> tuple[str, ...]:
     return tuple(printable(line) for line in lines[:NAMED])
 
 
-def _repeated(counts: Counter[str]) -> tuple[str, ...]:
-    """The most frequent first."""
+def _repeated(counts: Counter[str], places: dict[str, str] | None = None) -> tuple[str, ...]:
+    """The most frequent first, by their places where these say more."""
     repeated = [(name, count) for name, count in counts.most_common(NAMED) if count > 1]
-    return tuple(printable(f"{count} times: {name[:80]}") for name, count in repeated)
+    told = places or {}
+    return tuple(printable(f"{n} times: {told.get(name, name[:80])}") for name, n in repeated)
+
+
+def _places(rows: list[Row]) -> dict[str, str]:
+    """Where the first of the pictures inside other files stands that have one identity."""
+    places: dict[str, str] = {}
+    for row in rows:
+        for asset, media in zip(row.assets, row.files, strict=False):
+            if isinstance(media, Path):
+                break
+            places.setdefault(asset, str(media))
+    return places
 
 
 def _share(flags: list[bool]) -> float | None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lumoomni.codecs.text import TextCodec
-from lumoomni.data.sample import PictureItem
+from lumoomni.data.sample import PictureItem, Sensed, TextItem
 from lumoomni.ids import IGNORE
 from lumoomni.media.image import normalise
 from lumoomni.media.mel import MelConfig, log_mel
@@ -24,20 +24,55 @@ from lumoomni.uti.sequence import Role, Sequence, SequenceBuilder
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """One turn: pictures uint8 [H, W, 3], then sounds float32 [T], then text; any may be absent."""
+    """One turn: pictures uint8 [H, W, 3], then sounds float32 [T], then text; any may be absent.
+
+    `places` are offsets into the text at which the pictures stand instead, one for each.
+    `sensed` are words in the place of pictures and sounds. Raises ValueError for places that do not
+    match the pictures.
+    """
 
     role: Role
     text: str = ""
     images: tuple[np.ndarray, ...] = ()
+    places: tuple[int, ...] = ()
     sounds: tuple[np.ndarray, ...] = ()
+    sensed: tuple[Sensed, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.places:
+            return
+        inside = all(0 <= place <= len(self.text) for place in self.places)
+        if len(self.places) != len(self.images) or list(self.places) != sorted(self.places):
+            raise ValueError(f"{len(self.images)} pictures cannot stand at {self.places}")
+        if not inside:
+            raise ValueError(f"pictures at {self.places} of a text of {len(self.text)} letters")
+
+
+def text_turns(item: TextItem) -> tuple[Turn, ...]:
+    """The turns of a text item; what is sensed comes first."""
+    turns = [Turn(role=role, text=text) for role, text in item.turns]  # type: ignore[arg-type]
+    return (replace(turns[0], sensed=item.sensed), *turns[1:])
 
 
 def picture_turns(item: PictureItem, request: str) -> tuple[Turn, ...]:
-    """The conversation about a picture, or `request` and the caption where there is none."""
+    """The conversation about pictures, or `request` and the caption where there is none.
+
+    Raises ValueError for places that do not match the pictures.
+    """
     said = item.turns or (("user", request), ("assistant", item.caption))
     turns = [Turn(role=role, text=text) for role, text in said]  # type: ignore[arg-type]
-    first = next(place for place, turn in enumerate(turns) if turn.role == "user")
-    turns[first] = replace(turns[first], images=(item.image,))
+    pictures = (item.image, *item.others)
+    if not item.places:
+        first = next(place for place, turn in enumerate(turns) if turn.role == "user")
+        turns[first] = replace(turns[first], images=pictures)
+        return tuple(turns)
+    shown = list(zip(item.places, pictures, strict=True))
+    for number in {place[0] for place in item.places}:
+        turns[number] = replace(
+            turns[number],
+            images=tuple(picture for (turn, _), picture in shown if turn == number),
+            places=tuple(offset for turn, offset in item.places if turn == number),
+        )
     return tuple(turns)
 
 
@@ -79,27 +114,46 @@ class Layout:
     image_positions: int = 1
     prepare: Callable[[list[np.ndarray]], Tensor] = normalise
 
-    def encode(self, turns: tuple[Turn, ...], *, open_answer: bool = False) -> Encoded:
-        """Assistant turns are supervised; `open_answer` ends with an opened assistant turn."""
+    def encode(
+        self, turns: tuple[Turn, ...], *, open_answer: bool = False, pixels: bool = True
+    ) -> Encoded:
+        """Assistant turns are supervised; `open_answer` ends with an opened assistant turn.
+
+        Without `pixels` pictures keep their positions but are not looked at.
+        """
         builder = SequenceBuilder(self.text_codec, self.template)
-        pixels: list[Tensor] = []
         mels: list[Tensor] = []
         for turn in turns:
             learned = turn.role == "assistant"
             builder.open(turn.role)
-            for image in turn.images:
+            start = 0
+            for place in turn.places or (0,) * len(turn.images):
+                if place > start:
+                    builder.text(turn.text[start:place], supervised=learned)
+                    start = place
                 builder.media("image", self.image_positions)
-                pixels.append(self.prepare([image])[0])
             for sound in turn.sounds:
                 mel = log_mel(torch.from_numpy(sound)[None], self.mel)[0]
                 builder.media("audio", audio_positions(len(mel)))
                 mels.append(mel)
-            if turn.text:
-                builder.text(turn.text, supervised=learned)
+            for one in turn.sensed:
+                builder.said(one.kind, one.words, self._positions(one))
+            if turn.text[start:]:
+                builder.text(turn.text[start:], supervised=learned)
             builder.close(supervised=learned)
         if open_answer:
             builder.open("assistant")
-        return Encoded(sequence=builder.build(), pixels=tuple(pixels), mels=tuple(mels))
+        images = [image for turn in turns for image in turn.images] if pixels else []
+        return Encoded(
+            sequence=builder.build(),
+            pixels=tuple(self.prepare([image])[0] for image in images),
+            mels=tuple(mels),
+        )
+
+    def _positions(self, sensed: Sensed) -> int:
+        if sensed.kind == "image":
+            return self.image_positions
+        return round(sensed.spread * len(self.text_codec.encode(f" {sensed.words}")))
 
 
 def audio_positions(mel_frames: int) -> int:
@@ -113,7 +167,8 @@ def audio_positions(mel_frames: int) -> int:
 class Batch:
     """ids and labels [B, T] right-padded, lengths [B]; media stacked in reading order, or None.
 
-    `documents` [B, T] where rows are packed (`data/packing.py`).
+    `documents` [B, T] where rows are packed (`data/packing.py`); `features` [I, N, V] where a
+    tower's patches come in the place of the pixels (`data/feature_cache.py`).
     """
 
     ids: Tensor
@@ -123,6 +178,7 @@ class Batch:
     mels: Tensor | None
     mel_lengths: Tensor | None
     documents: Tensor | None = None
+    features: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with every tensor on `device`."""

@@ -5,14 +5,16 @@ Does not know: models. Every sample is a pure function of (seed, split, index).
 Costs: 6 ms where something is spoken, under a millisecond elsewhere.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lumoomni.data.conversation import Example, Turn, picture_turns
+from lumoomni.data.conversation import Example, Turn, picture_turns, text_turns
 from lumoomni.data.sample import PictureItem, Source, SpeechItem, TextItem, take
 from lumoomni.data.sources import open_pictures, open_speech, open_text
 from lumoomni.data.world.asking import QA
+from lumoomni.data.world.comparing import compared, two_scenes
 from lumoomni.data.world.language import caption, normalise, uncoloured
 from lumoomni.data.world.nameless import bend, dye
 from lumoomni.data.world.questions import (
@@ -22,24 +24,18 @@ from lumoomni.data.world.questions import (
     visual_question,
 )
 from lumoomni.data.world.scene import Scene, draw, make_scene
+from lumoomni.data.world.sensed import SPOKEN_KINDS, WRITE_DOWN
 from lumoomni.data.world.speech import augment, synthesize, voice
 from lumoomni.data.world.split import COLOURS, SHAPES, pick, rng
 
-TASKS = ("caption", "look", "write_down", "spoken", "spoken_look", "text")
+TASKS = ("caption", "look", "write_down", "spoken", "spoken_look", "text", "compare")
+COUNTING = ("count", "count_some")
 DESCRIBE = "Describe the picture."
-WRITE_DOWN = (
-    "Write down what is said.",
-    "What is being said?",
-    "Please write down the words.",
-    "Write down the words that you hear.",
-)
 WITHOUT_COLOURS = (
     "Describe the picture without colours.",
     "What do you see, apart from colours?",
     "Describe only sizes and shapes.",
 )
-# A spoken question must make sense without anything written before it.
-SPOKEN_KINDS = ("number", "talk")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +51,7 @@ class InstructMixture:
     spoken: float = 0.16
     spoken_look: float = 0.12
     text_share: float = 0.14
+    compare: float = 0.06
     place: float = 0.6
     """Share of training questions about pictures of several things that ask where they stand."""
     several: float = 0.85
@@ -82,6 +79,7 @@ class InstructMixture:
             self.spoken if self.text == "world" else 0.0,
             self.spoken_look if world else 0.0,
             self.text_share,
+            self.compare if world else 0.0,
         )
 
 
@@ -97,7 +95,7 @@ class InstructData:
         self._edges = np.cumsum(shares / shares.sum())
 
     def item(self, split: str, index: int, task: str | None = None) -> Example:
-        """One conversation of the drawn (or given) task."""
+        """One conversation of the drawn (or given) task; `count` and `relation` are never drawn."""
         stream = rng(self.seed, "mixture", split, index, task or "")
         if task is None:
             task = TASKS[int(np.searchsorted(self._edges, stream.random(), side="right"))]
@@ -108,6 +106,9 @@ class InstructData:
             "spoken": self._spoken,
             "spoken_look": self._spoken_look,
             "text": self._plain,
+            "compare": self._compare,
+            "count": self._count,
+            "relation": self._relation,
         }[task](split, index, stream)
 
     def pictures(self, count: int) -> list[PictureItem]:
@@ -142,12 +143,26 @@ class InstructData:
             asked = [self._ask(scene, stream) for _ in range(count)]
             if split == "train":
                 asked[int(stream.integers(count))] = description(scene, stream)
-        turns: list[Turn] = []
-        for place, qa in enumerate(asked):
-            images = (picture,) if place == 0 else ()
-            turns.append(Turn(role="user", text=qa.question, images=images))
-            turns.append(Turn(role="assistant", text=qa.answer))
-        return Example(turns=tuple(turns), accepted=asked[-1].accepted, kind="look")
+        return _talk(asked, (picture,), "look")
+
+    def _compare(self, split: str, index: int, stream: np.random.Generator) -> Example:
+        """Two pictures; measured are the questions which of them has something."""
+        scenes = two_scenes(self.seed, split, index)
+        count, kind = (self.mixture.looks, "") if split == "train" else (1, "which")
+        pictures = tuple(draw(scene, self.pixels) for scene in scenes)
+        return _talk([compared(scenes, stream, kind) for _ in range(count)], pictures, "compare")
+
+    def _count(self, split: str, index: int, stream: np.random.Generator) -> Example:
+        """How many things there are, in all or of a kind."""
+        scene = self.scene(split, index)
+        asked = visual_question(scene, stream, pick(stream, COUNTING))
+        return _talk([asked], (draw(scene, self.pixels),), "count")
+
+    def _relation(self, split: str, index: int, stream: np.random.Generator) -> Example:
+        """Where things stand."""
+        scene = make_scene(self.seed, split, index, 2 + int(stream.integers(2)))
+        asked = visual_question(scene, stream, pick(stream, PLACE_KINDS[len(scene.things)]))
+        return _talk([asked], (draw(scene, self.pixels),), "relation")
 
     def _asked_scene(self, split: str, index: int, stream: np.random.Generator) -> Scene:
         """The scene of an index; in training more often one of several things."""
@@ -215,14 +230,23 @@ class InstructData:
 
     def _plain(self, split: str, index: int, stream: np.random.Generator) -> Example:
         item = self._text.item(split, index)
-        turns = tuple(Turn(role=role, text=text) for role, text in item.turns)  # type: ignore[arg-type]
-        return Example(turns=turns, accepted=item.accepted, kind="text")
+        return Example(turns=text_turns(item), accepted=item.accepted, kind="text")
 
     def _say(self, text: str, split: str, index: int, stream: np.random.Generator) -> np.ndarray:
         # Unseen pairs are asked in voices that were heard: one novelty at a time.
         who = voice(self.seed, "train" if split == "train" else "seen", index)
         samples = synthesize(text, who).samples
         return augment(samples, stream) if split == "train" and stream.random() < 0.5 else samples
+
+
+def _talk(asked: Sequence[QA], pictures: tuple[np.ndarray, ...], kind: str) -> Example:
+    """Pictures, and one turn for each question about them."""
+    turns: list[Turn] = []
+    for place, qa in enumerate(asked):
+        images = pictures if place == 0 else ()
+        turns.append(Turn(role="user", text=qa.question, images=images))
+        turns.append(Turn(role="assistant", text=qa.answer))
+    return Example(turns=tuple(turns), accepted=asked[-1].accepted, kind=kind)
 
 
 def without_colours(scene: Scene, stream: np.random.Generator) -> QA:

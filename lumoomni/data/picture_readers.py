@@ -1,7 +1,8 @@
 """Published picture-and-text listings to plain rows: LLaVA conversations, COCO captions.
 
 Knows: LLaVA-Pretrain (558 K) and LLaVA-Instruct (150 K) JSON, where `<image>` marks the picture's
-place, and COCO's images beside annotations; and their known defects.
+place, M4-Instruct with several pictures a conversation, and COCO's images beside annotations; and
+their known defects.
 A row that cannot be used keeps its place and says why in `problem`; nothing is left out here.
 Does not know: whether the files are there. Costs: the listing is read once; no picture is opened.
 """
@@ -10,29 +11,30 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lumoomni.data.rows import Row, media_row, printable, read_text, turn_of
+from lumoomni.data.marks import talk
+from lumoomni.data.rows import Row, bad_row, media_row, read_text
 from lumoomni.errors import InputError
-
-MARK = "<image>"
 
 
 def read_llava(path: Path, root: Path | None) -> list[Row]:
     """[{"id", "image", "conversations": [{"from": "human" | "gpt", "value"}, ...]}, ...].
 
-    Ids may be numbers or text. A picture needs one `<image>` in one of the human's turns; it is
-    taken out of the text, and the picture stands at the head of the conversation.
+    Ids may be numbers or text. `image` is a name, or a list of names with one `<image>` for each in
+    the human's turns. The marks are taken out of the text: one picture stands at the head of the
+    conversation, of several each stands where its mark stood.
     """
     rows = []
-    for number, item in enumerate(_list(path)):
+    items = _list(path)
+    for number in range(len(items)):
+        # A listing of a million records is let go of while its rows are made.
+        item, items[number] = items[number], None
         where = f"{path}[{number}]"
         if isinstance(item, dict) and "id" in item:
             where += f" id {item['id']}"
         try:
-            name, turns = _conversation(item)
+            rows.append(_llava_row(item, root or path.parent, where))
         except ValueError as error:
-            rows.append(Row("", printable(where), printable(where), problem=printable(str(error))))
-            continue
-        rows.append(media_row(turns[-1][1], root or path.parent, name, where, before=turns[:-1]))
+            rows.append(bad_row(where, str(error)))
     return rows
 
 
@@ -53,8 +55,7 @@ def read_coco(path: Path, root: Path | None) -> list[Row]:
     for number, note in enumerate(data["annotations"]):
         where = f"{path} annotation {number}"
         if not isinstance(note, dict) or not isinstance(note.get("caption"), str):
-            problem = printable(f"no caption: {str(note)[:80]}")
-            rows.append(Row("", printable(where), printable(where), problem=problem))
+            rows.append(bad_row(where, f"no caption: {str(note)[:80]}"))
             continue
         name = names.get(str(note.get("image_id")), "")
         problem = "" if name else f"no image has the id {note.get('image_id')}"
@@ -62,28 +63,21 @@ def read_coco(path: Path, root: Path | None) -> list[Row]:
     return rows
 
 
-def _conversation(item: Any) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """The picture's name and the turns without its mark. Raises ValueError for each defect."""
+def _llava_row(item: Any, base: Path, where: str) -> Row:
+    """Raises ValueError for each defect."""
     if not isinstance(item, dict) or not isinstance(item.get("conversations"), list):
         raise ValueError(f"no conversation: {str(item)[:80]}")
-    name = item.get("image")
-    if not isinstance(name, str) or not name:
-        raise ValueError("text alone: no image is named" if name is None else f"image is {name!r}")
-    turns = [turn_of(part) for part in item["conversations"]]
-    if not turns or not all(isinstance(text, str) for _, text in turns):
-        raise ValueError("an empty conversation, or a turn without text")
-    marks = sum(text.count(MARK) for role, text in turns if role == "user")
-    if marks != 1:
-        raise ValueError(f"{marks} {MARK} marks for 1 image")
-    if any(MARK in text for role, text in turns if role != "user"):
-        raise ValueError(f"an answer says {MARK}")
-    spoken = [turn for turn in turns if turn[0] != "system"]
-    if [role for role, _ in spoken] != ["user", "assistant"] * (len(spoken) // 2):
-        raise ValueError(f"turns of {', '.join(role for role, _ in turns)}: not by turns")
-    kept = tuple((role, text.replace(MARK, "").strip()) for role, text in turns)
-    if not all(text for role, text in kept if role == "assistant"):
-        raise ValueError("empty answer")
-    return name, kept
+    image = item.get("image")
+    if image is None:
+        raise ValueError("text alone: no image is named")
+    names = image if isinstance(image, list) else [image]
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"image is {image!r}")
+    said = talk(item["conversations"], len(names))
+    *before, (_, answer) = said.turns
+    return media_row(
+        answer, base, names[0], where, "", tuple(before), tuple(names[1:]), said.places
+    )
 
 
 def _list(path: Path) -> list[Any]:

@@ -1,4 +1,5 @@
-"""Published file layouts to plain rows: text lines, JSONL, CSV, captions, LJSpeech, LibriSpeech.
+"""Published file layouts to plain rows: text lines, JSONL, CSV, captions, LJSpeech, LibriSpeech;
+and, by files of their own, LLaVA, COCO, WebDataset and Hugging Face folders.
 
 Knows: the layouts and their usual defects (BOM, CRLF, quoted commas, swapped columns, bad lines).
 A row that cannot be used keeps its place and says why in `problem`; nothing is left out here.
@@ -14,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from lumoomni.config import nearest
+from lumoomni.data.hub_readers import read_hub
 from lumoomni.data.picture_readers import read_coco, read_llava
-from lumoomni.data.rows import Row, judged, media_row, printable, read_text, turn_of
+from lumoomni.data.picture_shards import read_webdataset
+from lumoomni.data.rows import Row, bad_row, judged, media_row, printable, read_text, turn_of
 from lumoomni.errors import InputError
 
-FOLDERS = ("ljspeech", "librispeech")
-PICTURE_LAYOUTS = ("json", "llava", "coco")
+FOLDERS = ("ljspeech", "librispeech", "hf")
+PATTERNS = ("webdataset",)
+"""Layouts that take a file, a folder or a pattern, and say themselves what is not there."""
+PICTURE_LAYOUTS = ("json", "llava", "coco", "webdataset", "hf")
 QUESTIONS, ANSWERS = ("question", "prompt", "instruction"), ("answer", "response", "output")
 
 
@@ -28,6 +33,18 @@ def read(layout: str, path: Path, root: Path | None = None) -> list[Row]:
     if layout not in LAYOUTS:
         raise InputError(f"there is no format {layout!r}; {nearest(layout, LAYOUTS)}")
     path = Path(path).expanduser()
+    if layout not in PATTERNS:
+        _check_kind(layout, path)
+    if root is not None and not root.expanduser().is_dir():
+        raise InputError(f"there is no folder {root}; give the folder that the files lie in")
+    rows = LAYOUTS[layout](path, root.expanduser() if root else None)
+    if not rows:
+        raise InputError(f"{path} holds 0 samples in the format {layout}; check path and format")
+    return rows
+
+
+def _check_kind(layout: str, path: Path) -> None:
+    """Raises InputError for a file in the place of a folder, or the other way round."""
     wants_folder = layout in FOLDERS
     if not path.exists():
         raise InputError(f"there is no {path}; give the {'folder' if wants_folder else 'file'}")
@@ -36,12 +53,6 @@ def read(layout: str, path: Path, root: Path | None = None) -> list[Row]:
         raise InputError(
             f"{path} is {kinds[path.is_dir()]}, but the format {layout} is {kinds[wants_folder]}"
         )
-    if root is not None and not root.expanduser().is_dir():
-        raise InputError(f"there is no folder {root}; give the folder that the files lie in")
-    rows = LAYOUTS[layout](path, root.expanduser() if root else None)
-    if not rows:
-        raise InputError(f"{path} holds 0 samples in the format {layout}; check path and format")
-    return rows
 
 
 def read_lines(path: Path, root: Path | None) -> list[Row]:
@@ -91,7 +102,7 @@ def read_csv(path: Path, root: Path | None) -> list[Row]:
                     f"{len(fields)} fields where the header has {len(columns)}; "
                     "put quotes around texts that hold commas"
                 )
-                rows.append(Row("", where, where, problem=problem))
+                rows.append(bad_row(where, problem))
                 continue
             cells = dict(zip(columns, fields, strict=True))
             rows.append(media_row(cells["text"], root or path.parent, cells["wav"], where))
@@ -118,7 +129,7 @@ def read_captions(path: Path, root: Path | None) -> list[Row]:
         try:
             rows.append(_caption(json.loads(line), base, where))
         except (ValueError, RecursionError) as error:
-            rows.append(Row("", where, where, problem=f"not valid JSON: {error}"))
+            rows.append(bad_row(where, f"not valid JSON: {error}"))
     return rows
 
 
@@ -159,6 +170,8 @@ LAYOUTS: dict[str, Callable[[Path, Path | None], list[Row]]] = {
     "coco": read_coco,
     "ljspeech": read_ljspeech,
     "librispeech": read_librispeech,
+    "webdataset": read_webdataset,
+    "hf": read_hub,
 }
 
 
@@ -174,12 +187,10 @@ def _text_row(text: str, before: tuple[tuple[str, str], ...], where: str, proble
 
 def _caption(item: Any, base: Path, where: str) -> Row:
     if not isinstance(item, dict) or not {"image", "caption"} <= item.keys():
-        problem = f"no image and caption: {str(item)[:80]}"
-        return Row("", where, where, problem=printable(problem))
+        return bad_row(where, f"no image and caption: {str(item)[:80]}")
     image, caption = item["image"], item["caption"]
     if not isinstance(image, str) or not isinstance(caption, str):
-        problem = f"image and caption must be text: {str(item)[:80]}"
-        return Row("", where, where, problem=printable(problem))
+        return bad_row(where, f"image and caption must be text: {str(item)[:80]}")
     return media_row(caption, base, image, where)
 
 

@@ -5,37 +5,59 @@ Does not know: layouts. Costs: nothing but the listing's own bytes.
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lumoomni.config import nearest
+from lumoomni.data.stored import Stored
 from lumoomni.errors import InputError
 
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
 EMPTY = "empty text"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One sample: the text that is learned, the turns before it, its media file if any.
+    """One sample: the text that is learned, the turns before it, its media if any.
 
     `where` is the place in the listing. `asset` is what must not stand on both sides of a split:
-    the media file relative to the data set, or the words that open the conversation.
+    the media file relative to the data set, the identity of a picture inside another file, or the
+    words that open the conversation. `others` are the pictures after the first with the assets
+    `shared`, and `places` tell where pictures stand, as in `PictureItem`.
     `problem` says why the row cannot be used; it is empty for a good one.
     """
 
     text: str
     where: str
     asset: str
-    media: Path | None = None
+    media: Path | Stored | None = None
     before: tuple[tuple[str, str], ...] = ()
     problem: str = ""
+    others: tuple[Path | Stored, ...] = ()
+    shared: tuple[str, ...] = ()
+    places: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def files(self) -> tuple[Path | Stored, ...]:
+        """All media in their order."""
+        return () if self.media is None else (self.media, *self.others)
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """All that must not stand on both sides of a split."""
+        return (self.asset, *self.shared)
 
 
 def printable(text: str) -> str:
     """Text that can be printed and hashed: bytes of a name that are not UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def bad_row(where: str, problem: str) -> Row:
+    """A row that keeps its place and says why it cannot be used."""
+    return Row("", printable(where), printable(where), problem=printable(problem))
 
 
 def media_row(
@@ -45,16 +67,41 @@ def media_row(
     where: str,
     problem: str = "",
     before: tuple[tuple[str, str], ...] = (),
+    more: tuple[str, ...] = (),
+    places: tuple[tuple[int, int], ...] = (),
 ) -> Row:
-    """Two spellings of one path ("a.wav", "./a.wav") are one asset, wherever the data lies."""
-    name = name.strip()
-    if not name:
+    """Two spellings of one path ("a.wav", "./a.wav") are one asset, wherever the data lies.
+
+    `more` are the names of the pictures after the first.
+    """
+    names = [one.strip() for one in (name, *more)]
+    if not all(names):
         problem = problem or "no file is named"
         row = Row(text.strip(), where, printable(where), before=before, problem=problem)
-    else:
-        asset = printable(Path(os.path.normpath(name)).as_posix())
-        row = Row(text.strip(), where, asset, base / name, before, problem)
-    return judged(row)
+        return judged(row)
+    media = [base / one for one in names]
+    assets = [file_asset(one) for one in names]
+    return pictures_row(text, media, assets, where, problem, before, places)
+
+
+def pictures_row(
+    text: str,
+    media: Sequence[Path | Stored],
+    assets: list[str],
+    where: str,
+    problem: str = "",
+    before: tuple[tuple[str, str], ...] = (),
+    places: tuple[tuple[int, int], ...] = (),
+) -> Row:
+    """A row of at least one medium, with the asset of each."""
+    row = Row(text.strip(), where, assets[0], media[0], before, problem)
+    others, shared = tuple(media[1:]), tuple(assets[1:])
+    return judged(replace(row, others=others, shared=shared, places=places))
+
+
+def file_asset(name: str) -> str:
+    """The asset of a file with this name."""
+    return printable(Path(os.path.normpath(name)).as_posix())
 
 
 def judged(row: Row) -> Row:
@@ -63,7 +110,7 @@ def judged(row: Row) -> Row:
     spoken = (row.text, *(said for _, said in row.before))
     if not problem and any(said != printable(said) for said in spoken):
         problem = "half a surrogate pair in the text"
-    return Row(row.text, printable(row.where), row.asset, row.media, row.before, printable(problem))
+    return replace(row, where=printable(row.where), problem=printable(problem))
 
 
 def turn_of(part: Any) -> tuple[str, Any]:

@@ -4,7 +4,7 @@ Knows: the fields that training and measuring need. Does not know: where items c
 """
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -45,12 +45,29 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Sensed:
+    """Words in the place of a picture or a sound, as a connector would say them.
+
+    Sound takes `spread` positions for each id of its words; a picture takes as many as it always
+    does. What the words leave over is silence.
+    """
+
+    kind: Literal["image", "audio"]
+    words: str
+    spread: float = 1.0
+
+
+@dataclass(frozen=True)
 class TextItem:
-    """Turns of (role, text), the assistant's last; `accepted` are right last answers."""
+    """Turns of (role, text), the assistant's last; `accepted` are right last answers.
+
+    `sensed` comes before the first turn's text.
+    """
 
     turns: tuple[tuple[str, str], ...]
     accepted: tuple[str, ...] = ()
     kind: str = ""
+    sensed: tuple[Sensed, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,9 +91,19 @@ class PictureItem:
     name: str
     regions: tuple[Region, ...] = ()
     told: str = ""
-    """The caption with UNTOLD in the place of each word that it leaves out; empty: leaves none."""
+    """Words for the picture, for who learns to spell it; UNTOLD holds the place of each word that
+    is left out. Empty: the caption's."""
     turns: tuple[tuple[str, str], ...] = ()
     """The conversation about it as (role, text), the caption last; empty: a caption is all."""
+    others: tuple[np.ndarray, ...] = ()
+    """The pictures after the first, in the order in which they are shown."""
+    places: tuple[tuple[int, int], ...] = ()
+    """For each picture its turn and the offset in that turn's text where it stands; empty: all at
+    the head of the user's first turn."""
+
+
+UNSEEN = np.zeros((0, 0, 3), np.uint8)
+"""Stands for a picture in an outline."""
 
 
 class Source(Protocol[T_co]):
@@ -88,6 +115,18 @@ class Source(Protocol[T_co]):
 
     def size(self, split: str) -> int | None:
         """How many different items there are; None when unlimited."""
+        ...
+
+
+class PictureSource(Source[PictureItem], Protocol):
+    """A source of pictures that also tells what is said about them without looking at them."""
+
+    def outline(self, split: str, index: int) -> PictureItem:
+        """The item with UNSEEN in the place of each picture: nothing is decoded or drawn."""
+        ...
+
+    def fingerprints(self, split: str, index: int) -> tuple[str, ...]:
+        """SHA-256 of each of the item's pictures: equal only for equal pictures."""
         ...
 
 

@@ -1,11 +1,14 @@
 """Sources by name: the micro-world, or real data in the layouts that people have.
 
 A spec is `world` (for speech also `world-narrator`), or `LAYOUT:PATH`, with `?image_root=DIR`
-for pictures. Real data is split by asset: all rows of one file stand on one side.
+for pictures. Real data is split by asset: all rows that share a file, even by way of other rows,
+stand on one side.
 Does not know: models. Costs: the listing is read once and each media header looked at once (0.1 ms
 a file); media are decoded when they are asked for.
 """
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +18,22 @@ import numpy as np
 from lumoomni.data.headers import Kind, header_problem
 from lumoomni.data.readers import PICTURE_LAYOUTS, read
 from lumoomni.data.rows import Row, printable
-from lumoomni.data.sample import PictureItem, Source, SpeechItem, TextItem
+from lumoomni.data.sample import (
+    UNSEEN,
+    PictureItem,
+    PictureSource,
+    Source,
+    SpeechItem,
+    TextItem,
+)
+from lumoomni.data.stored import Stored, load_picture, read_media
+from lumoomni.data.watched import watched
 from lumoomni.data.world.source import WorldPictures, WorldSpeech, WorldText
 from lumoomni.data.world.speech import RATE
 from lumoomni.data.world.split import SPLITS, check_split, rng, share
 from lumoomni.errors import InputError
 from lumoomni.media.audio import load_audio
-from lumoomni.media.image import load_image, resize
+from lumoomni.media.image import resize
 from lumoomni.runtime import Progress
 
 HELD_OUT = 0.05
@@ -73,7 +85,7 @@ def open_rows(spec: str, seed: int, allowed: tuple[str, ...], kind: Kind | None)
     rows = read(layout, Path(place), Path(root) if root else None)
     usable: list[Row] = []
     problems: list[str] = []
-    for row in rows:
+    for row in watched(rows, f"looking at {layout}", "row"):
         problem = row_problem(row, kind)
         if problem:
             problems.append(problem)
@@ -101,21 +113,49 @@ def row_problem(row: Row, kind: Kind | None) -> str:
     """Why a row cannot be used, with its place and file, or an empty string."""
     if row.problem:
         return f"{row.where}: {row.problem}"
-    found = header_problem(row.media, kind) if row.media is not None and kind else ""
-    return printable(f"{row.where}: {row.media}: {found}") if found else ""
+    if kind is None:
+        return ""
+    for media in row.files:
+        found = header_problem(media, kind)
+        if found:
+            return printable(f"{row.where}: {media}: {found}")
+    return ""
 
 
 def split_by_asset(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     """(train, held): about 5 % of the assets are held out, and each side gets one if there are two.
 
-    A row's side depends on its asset alone, so data added later does not move what was held out.
+    Rows that share an asset are one group, also by way of other rows. A group's side depends on its
+    assets alone, so data added later does not move what was held out, unless it joins two groups.
     """
-    shares = {row.asset: share("held-out", row.asset) for row in rows}
+    head = _groups(rows)
+    assets = [head.get(row.asset, row.asset) for row in rows]
+    shares = {asset: share("held-out", asset) for asset in assets}
     kept = {asset for asset, drawn in shares.items() if drawn < HELD_OUT}
     if len(shares) > 1 and len(kept) in (0, len(shares)):
         kept = {min(shares, key=lambda asset: shares[asset])}
-    train = [row for row in rows if row.asset not in kept]
-    return train, [row for row in rows if row.asset in kept]
+    sides: tuple[list[Row], list[Row]] = ([], [])
+    for row, asset in zip(rows, assets, strict=True):
+        sides[asset in kept].append(row)
+    return sides
+
+
+def _groups(rows: list[Row]) -> dict[str, str]:
+    """The first name of the group of each asset that stands in a row with others (union-find)."""
+    above: dict[str, str] = {}
+
+    def head(asset: str) -> str:
+        while (up := above.setdefault(asset, asset)) != asset:
+            # Each step halves the way for the next one.
+            above[asset] = above[up]
+            asset = up
+        return asset
+
+    for row in rows:
+        for other in row.shared:
+            first, second = sorted((head(row.asset), head(other)))
+            above[second] = first
+    return {asset: head(asset) for asset in list(above)}
 
 
 @dataclass(frozen=True)
@@ -152,7 +192,7 @@ class SpeechRows:
 
     def item(self, split: str, index: int) -> SpeechItem:
         row = self.rows.row(split, index)
-        assert row.media is not None
+        assert isinstance(row.media, Path)
         return SpeechItem(row.text, load_audio(row.media, self.rate).samples, None, row.where)
 
     def size(self, split: str) -> int | None:
@@ -172,13 +212,37 @@ class PictureRows:
         return self.rows.problems
 
     def item(self, split: str, index: int) -> PictureItem:
+        return self._made(split, index, self._picture)
+
+    def outline(self, split: str, index: int) -> PictureItem:
+        """The item without its pictures: no file is opened."""
+        return self._made(split, index, lambda media: UNSEEN)
+
+    def fingerprints(self, split: str, index: int) -> tuple[str, ...]:
+        """Of the files' bytes and the size that they are brought to: nothing is decoded."""
+        files = self.rows.row(split, index).files
+        size = f"{self.pixels}:".encode()
+        return tuple(hashlib.sha256(size + read_media(media)).hexdigest() for media in files)
+
+    def _made(
+        self, split: str, index: int, look: Callable[[Path | Stored], np.ndarray]
+    ) -> PictureItem:
         row = self.rows.row(split, index)
-        assert row.media is not None
-        image = load_image(row.media)
-        if self.pixels is not None:
-            image = resize(image, self.pixels)
+        image, *others = map(look, row.files)
         turns = (*row.before, ("assistant", row.text)) if row.before else ()
-        return PictureItem(image, row.text, None, row.where, turns=turns)
+        return PictureItem(
+            image,
+            row.text,
+            None,
+            row.where,
+            turns=turns,
+            others=tuple(others),
+            places=row.places,
+        )
+
+    def _picture(self, media: Path | Stored) -> np.ndarray:
+        image = load_picture(media)
+        return image if self.pixels is None else resize(image, self.pixels)
 
     def size(self, split: str) -> int | None:
         return self.rows.size(split)
@@ -206,8 +270,9 @@ def open_speech(spec: str, seed: int, rate: int = RATE) -> Source[SpeechItem]:
 WORLD_PIXELS = 384
 
 
-def open_pictures(spec: str, seed: int, pixels: int | None) -> Source[PictureItem]:
-    """`world`, or `json:`, `llava:` or `coco:` FILE, with `?image_root=DIR`.
+def open_pictures(spec: str, seed: int, pixels: int | None) -> PictureSource:
+    """`world`; `json:`, `llava:` or `coco:` FILE, or `hf:` DIR, with `?image_root=DIR`; or
+    `webdataset:` with a tar, a folder of them or a pattern such as `train-{000000..000012}.tar`.
 
     Pictures of `pixels` along each side; with None files keep their size.
     """

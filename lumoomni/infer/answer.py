@@ -47,7 +47,9 @@ def text_embedder(thinker: Thinker) -> Callable[[list[Encoded]], list[Tensor]]:
     """Embeds conversations without media."""
 
     def embed(items: list[Encoded]) -> list[Tensor]:
-        return [thinker.embed(torch.from_numpy(item.sequence.ids)) for item in items]
+        device = device_of(thinker)
+        rows = [torch.from_numpy(item.sequence.ids).to(device) for item in items]
+        return [thinker.embed(row) for row in rows]
 
     return embed
 

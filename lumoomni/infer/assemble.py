@@ -1,10 +1,12 @@
 """Putting a model together from the parts that stages saved.
 
 Each stage's artifact holds only what it trained: `<part>.safetensors` and `<part>.json`. A model
-is an artifact and its ancestors; of each part the latest one counts.
+is an artifact and its ancestors; of each part the latest one counts. Adapters (`thinker_adapter`)
+are put on the Thinker that they were made for.
 Does not know: conversations or sound. Costs: every file that is loaded is hashed once.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from torch import nn
 from lumoomni.artifacts import Artifact, hash_file, open_artifact
 from lumoomni.codecs.speech_rvq import SpeechCodec, SpeechCodecConfig
 from lumoomni.codecs.text import TextCodec
-from lumoomni.config import from_dict, to_dict
+from lumoomni.config import canonical_json, from_dict, to_dict
 from lumoomni.errors import InputError
 from lumoomni.gates import checks_from_dict, judge
 from lumoomni.media.image import normalise
@@ -28,6 +30,7 @@ from lumoomni.media.mel import MelConfig
 from lumoomni.model.audio import AudioTower, AudioTowerConfig
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
 from lumoomni.model.hf_weights import load_thinker
+from lumoomni.model.lora import ADAPTER, load_adapter
 from lumoomni.model.perceiver import PerceiverConnector, PerceiverConnectorConfig
 from lumoomni.model.siglip import SiglipTower, load_siglip
 from lumoomni.model.talker import Talker, TalkerConfig
@@ -162,6 +165,33 @@ def _load_adopted(artifact: Artifact, name: str, settings: dict[str, Any]) -> nn
     return load_siglip(str(folder), dtype)
 
 
+def base_hash(owner: Artifact) -> str:
+    """SHA-256 that names a Thinker by the bytes of its weights, wherever they lie.
+
+    `owner` is the artifact with its `thinker.json`. What adapters name as their base.
+    """
+    settings = _read_json(owner, "thinker.json")
+    if ADOPTED not in settings:
+        return owner.manifest["files"]["thinker.safetensors"]["sha256"]
+    own = {n: f["sha256"] for n, f in settings["files"].items() if n != "preprocessor_config.json"}
+    return hashlib.sha256(canonical_json(own).encode()).hexdigest()
+
+
+def put_adapter(thinker: nn.Module, artifact: Artifact, owner: Artifact) -> None:
+    """Put the adapters of `artifact` on the Thinker of `owner`, in place.
+
+    Raises InputError when they were made for another one, or are damaged.
+    """
+    assert isinstance(thinker, Thinker)
+    path = checked(artifact, f"{ADAPTER}.safetensors")
+    load_adapter(thinker, _read_json(artifact, f"{ADAPTER}.json"), path, base_hash(owner))
+
+
+def _adapted(later: list[Artifact]) -> Artifact | None:
+    """The latest artifact with adapters, of those made after the Thinker."""
+    return next((a for a in later if f"{ADAPTER}.json" in a.manifest["files"]), None)
+
+
 def _kind_of(
     name: str, settings: dict[str, Any], artifact: Artifact
 ) -> tuple[type, type[nn.Module]]:
@@ -226,6 +256,11 @@ def gather(path: Path, *, unproven: bool = False) -> Parts:
         if owner is not None:
             modules[name] = load_part(owner, name).requires_grad_(False)
             sources[name] = owner.kind
+            if name == "thinker":
+                adapted = _adapted(line[: line.index(owner)])
+                if adapted is not None:
+                    put_adapter(modules[name], adapted, owner)
+                    sources[ADAPTER] = adapted.kind
     owners = {
         f: next((a for a in line if f in a.manifest["files"]), None) for f in (TOKENIZER, SETTINGS)
     }

@@ -105,6 +105,9 @@ def fits(thinker: Thinker) -> bool:
 
 
 def _make_plan(thinker: Thinker) -> Plan:
+    if not fits(thinker):
+        # A wrapper answers `.weight` with its base's, so an adapter would be left out unnoticed.
+        raise ValueError("a Thinker with wrapped modules or hooks cannot be read as plain weights")
     weights = list(thinker.parameters())
     size = sum(p.numel() * p.element_size() for p in weights)
     # float32 products of one row run about twice as fast on a CPU from input-major memory.

@@ -20,9 +20,12 @@ from lumoomni.runtime import atomic_write_bytes
 MOST_PIXELS = 64_000_000
 
 
-def load_image(source: "str | Path | bytes | Image.Image | np.ndarray") -> np.ndarray:
+def load_image(
+    source: "str | Path | bytes | Image.Image | np.ndarray", name: str = "the given bytes"
+) -> np.ndarray:
     """uint8 [H, W, 3]: upright, first frame, transparency on white.
 
+    Bytes are called `name` in errors.
     Raises InputError in one sentence for anything that cannot be used as a picture.
     """
     if isinstance(source, np.ndarray):
@@ -30,7 +33,7 @@ def load_image(source: "str | Path | bytes | Image.Image | np.ndarray") -> np.nd
     if isinstance(source, Image.Image):
         return _to_rgb(source, "the given picture")
     if isinstance(source, bytes):
-        return _decode(source, "the given bytes")
+        return _decode(source, name)
     path = Path(source)
     if path.is_dir():
         raise InputError(f"{path} is a directory; give a picture file")

@@ -2,8 +2,9 @@
 
 Knows: causal, padded, packed and windowed reading, and rotary positions given as tables.
 Does not know: what the tokens are, or which model the block sits in.
-Costs: no mask is ever built for a plain causal batch or a right-padded one; packed or left-padded
-batches build one [B, 1, T, S] mask per forward, shared by every layer.
+Costs: no mask is ever built for a plain causal batch or a right-padded one, nor for packed rows
+without a window (`model/segments.py`); left-padded batches build one [B, 1, T, S] mask per forward,
+shared by every layer.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from lumoomni.model.fused import ShortAttentionFunction
 from lumoomni.model.norm import head_norm_rope
+from lumoomni.model.segments import Segments, gather, scatter_back
 
 # Up to this length a CPU trains faster through plain batched products than through the fused
 # kernel, and the kept weights stay below 2 T^2 bytes per head.
@@ -205,13 +207,14 @@ class SelfAttention(nn.Module):
         self,
         x: Tensor,
         rope: tuple[Tensor, Tensor] | None = None,
-        mask: Tensor | None = None,
+        mask: Tensor | Segments | None = None,
         cached: Tensor | None = None,
         start: int = 0,
     ) -> Tensor:
         """Read x [B, T, D], and the columns before `start` of `cached` [2, B, Hkv, S, K] if given.
 
-        `rope` is (cos, sin), each [T, K] or [B, T, K]; None leaves positions out.
+        `rope` is (cos, sin), each [T, K] or [B, T, K]; None leaves positions out. Segments in the
+        mask's place let each document of packed rows read itself alone.
         """
         batch, length, _ = x.shape
         heads, kv, width = self.config.heads, self.config.kv_heads, self.config.head_width
@@ -219,6 +222,10 @@ class SelfAttention(nn.Module):
         qk, v = qkv.split([heads + kv, kv], dim=2)
         qk = head_norm_rope(qk, self.head_scale(), rope, self.config.norm_eps)
         q, k = qk.split([heads, kv], dim=2)
+        segments = mask if isinstance(mask, Segments) else None
+        if segments is not None:
+            q, k, v = (gather(part, segments) for part in (q, k, v))
+        mask = None if isinstance(mask, Segments) else mask
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         causal = self.config.causal and mask is None and start == 0 and length > 1
         if cached is not None:
@@ -227,7 +234,8 @@ class SelfAttention(nn.Module):
             cached[1, :, :, start:end] = v
             if start:
                 k, v = cached[0, :, :, :end].to(q.dtype), cached[1, :, :, :end].to(q.dtype)
-        short = self.config.causal and start == 0 and 1 < length <= SHORT and x.device.type == "cpu"
+        here = q.shape[2]
+        short = self.config.causal and start == 0 and 1 < here <= SHORT and x.device.type == "cpu"
         if short and torch.is_grad_enabled():
             read = ShortAttentionFunction.apply(q.contiguous(), k, v, mask, SHORT_BLOCK)
             assert isinstance(read, Tensor)
@@ -237,4 +245,7 @@ class SelfAttention(nn.Module):
             read = F.scaled_dot_product_attention(
                 q, k, v.to(q.dtype), attn_mask=mask, is_causal=causal, enable_gqa=heads != kv
             )
-        return self.out(read.transpose(1, 2).reshape(batch, length, heads * width))
+        read = read.transpose(1, 2)
+        if segments is not None:
+            read = scatter_back(read, segments)
+        return self.out(read.reshape(batch, length, heads * width))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lumoomni.model.attention import AttentionConfig, SelfAttention
 from lumoomni.model.moe import MoE, MoEConfig
 from lumoomni.model.norm import RMSNorm, swiglu
+from lumoomni.model.segments import Segments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +70,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rope: tuple[Tensor, Tensor] | None = None,
-        mask: Tensor | None = None,
+        mask: Tensor | Segments | None = None,
         cached: Tensor | None = None,
         start: int = 0,
     ) -> BlockOutput:

@@ -100,8 +100,7 @@ class OmniModel(nn.Module):
 
     def forward(self, inputs: OmniInputs, images: Tensor | None = None) -> ThinkerOutput:
         """hidden [B, T, D] over the whole batch; padding is never read."""
-        packed = inputs.documents is not None
-        spec = AttentionSpec(lengths=None if packed else inputs.lengths, documents=inputs.documents)
+        spec = AttentionSpec(lengths=inputs.lengths, documents=inputs.documents)
         return self.thinker(self.embed(inputs, images), attention=spec)
 
 

@@ -134,8 +134,7 @@ class PerceiverConnector(nn.Module):
 
     def picture(self, features: VisionFeatures) -> Tensor:
         """[B, L, H] from the patches; the summary vector is not read."""
-        x = self(features.patches)
-        return x if self.symbol_table is None else self._said(x)
+        return self.say(self(features.patches))
 
     def scores(self, x: Tensor) -> Tensor:
         """Vectors [B, L, H] -> scores [B, L, S] in fp32: the nearer a symbol, the higher.
@@ -150,9 +149,13 @@ class PerceiverConnector(nn.Module):
         near = F.linear(x.float(), table) - sizes / 2
         return near / sizes.mean() * self.sharpness.exp()
 
-    def _said(self, x: Tensor) -> Tensor:
-        """The likeliest symbol's vector; gradients as if it were the mixture (arXiv 1308.3432)."""
-        assert self.symbol_table is not None
+    def say(self, x: Tensor) -> Tensor:
+        """Vectors [B, L, H] as they are, or with symbols the likeliest one's vector.
+
+        Gradients then are as if it were the mixture (arXiv 1308.3432).
+        """
+        if self.symbol_table is None:
+            return x
         soft = self.scores(x).softmax(-1)
         hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
         return (hard + soft - soft.detach()) @ self.symbol_table

@@ -16,7 +16,6 @@ IGNORE = -100  # the class of a word that nobody told
 # Log-odds from which a patch is a centre. A centre on the edge of a patch shares its odds with the
 # next one, so that even odds miss 3 % of the things; one in seven misses none (LOG.md).
 LEAST_ODDS = -1.7
-STANDS = ("right", "above", "left", "below", "middle")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +31,11 @@ class RegionReaderConfig:
 class Regions:
     """The most certain centres of each picture from left to right, R of them, the missing last.
 
-    patch [B, R] counts row by row; found [B, R] is False for places that no thing took;
-    place [B, R, 2] is the centre as (row, column), finer than a patch where neighbours share it.
+    patch [B, R] counts row by row; found [B, R] is False for places that no thing took.
     """
 
     patch: Tensor
     found: Tensor
-    place: Tensor
 
 
 class RegionReader(nn.Module):
@@ -78,9 +75,7 @@ class RegionReader(nn.Module):
         found = peak.gather(1, chosen)
         column_first = (chosen % grid) * grid + chosen // grid
         order = (column_first + count * ~found).argsort(dim=1)
-        chosen, found = chosen.gather(1, order), found.gather(1, order)
-        fine = _fine_places(score.sigmoid().view(batch, grid, grid)).flatten(1, 2)
-        return Regions(chosen, found, fine.gather(1, chosen[..., None].expand(-1, -1, 2)))
+        return Regions(chosen.gather(1, order), found.gather(1, order))
 
     def read(self, patches: Tensor, most: int) -> list[list[list[int]]]:
         """The likeliest ids of each found description, for each picture."""
@@ -90,32 +85,6 @@ class RegionReader(nn.Module):
             [[c - 1 for c in row if c] for row, ok in zip(rows, oks, strict=True) if ok]
             for rows, oks in zip(said.tolist(), regions.found.tolist(), strict=True)
         ]
-
-
-def _fine_places(odds: Tensor) -> Tensor:
-    """odds [B, G, G] -> [B, G, G, 2], the mean (row, column) of each patch and its neighbours."""
-    steps = torch.arange(odds.shape[-1], device=odds.device, dtype=odds.dtype)
-    rows, columns = odds * steps[:, None], odds * steps
-    sums = F.avg_pool2d(torch.stack([odds, rows, columns], 1), 3, stride=1, padding=1)
-    return (sums[:, 1:] / sums[:, :1].clamp(min=1e-9)).movedim(1, -1)
-
-
-def stands(regions: Regions) -> Tensor:
-    """[B, R] where each thing stands among those found: 0 for one alone, 1 + place in STANDS.
-
-    One of two stands right, above, left or below, whichever way it is farther from the other. More
-    stand in a row: the leftmost left, the rightmost right, and those between in the middle.
-    """
-    found = regions.found
-    weight = found[..., None].to(regions.place.dtype)
-    count = found.sum(1, keepdim=True)
-    middle = (regions.place * weight).sum(1, keepdim=True) / count.clamp(min=1)[..., None]
-    down, right = (regions.place - middle).unbind(-1)
-    sideways = torch.where(right > 0, 1, 3)
-    of_two = torch.where(down.abs() > right.abs(), torch.where(down > 0, 4, 2), sideways)
-    place = torch.arange(found.shape[1], device=found.device).expand_as(found)
-    in_row = torch.where(place == 0, 3, torch.where(place == count - 1, 1, 5))
-    return torch.where(count == 2, of_two, in_row).masked_fill(~found | (count == 1), 0)
 
 
 def take_patches(patches: Tensor, regions: Regions) -> Tensor:

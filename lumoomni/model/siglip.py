@@ -62,6 +62,10 @@ class SiglipTower(nn.Module):
         )
         return made["pixel_values"]
 
+    def processor_facts(self) -> str:
+        """The processor's own settings as text: what features depend on beside the weights."""
+        return self._processor.to_json_string()
+
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> VisionFeatures:
         """Raises ValueError when the pictures have another size than the tower's."""
@@ -90,6 +94,7 @@ def load_siglip(
     _check_kind(source)
     shape = SiglipVisionConfig.from_pretrained(source)
     made: Any
+    transformers.utils.logging.disable_progress_bar()  # `--json` prints nothing but JSON
     try:
         made = SiglipVisionModel.from_pretrained(
             source, dtype=dtype, use_safetensors=True, output_loading_info=True

@@ -22,6 +22,7 @@ from lumoomni.model.attention import (
 from lumoomni.model.layers import Block, BlockConfig, BlockOutput, init_blocks
 from lumoomni.model.moe import MoEConfig
 from lumoomni.model.norm import RMSNorm, Rope
+from lumoomni.model.segments import Segments, segments_of
 from lumoomni.model.short_conv import ShortConv
 
 
@@ -197,18 +198,7 @@ class Thinker(nn.Module):
         valid = None
         if cache is not None and cache.valid is not None:
             valid = cache.valid[:, : start + length]
-        masks = {
-            window: build_mask(
-                attention,
-                queries=length,
-                start=start,
-                causal=True,
-                window=window,
-                valid=valid,
-                like=inputs_embeds,
-            )
-            for window in {self.config.layer_window(i) for i in range(self.config.layers)}
-        }
+        masks = self._masks(attention, inputs_embeds, start, valid)
         x, losses = self.mix(inputs_embeds, cache, positions), []
         for i, block in enumerate(self.blocks):
             mask = masks[self.config.layer_window(i)]
@@ -223,6 +213,30 @@ class Thinker(nn.Module):
                 losses.append(out.aux_loss)
         aux_loss = torch.stack(losses).mean() if losses else None
         return ThinkerOutput(self.norm(x), cache, aux_loss)
+
+    def _masks(
+        self, spec: AttentionSpec | None, x: Tensor, start: int, valid: Tensor | None
+    ) -> dict[int | None, Tensor | Segments | None]:
+        """Who reads whom, for each window that a layer has."""
+        length = x.shape[1]
+        segments = None
+        if spec is not None and spec.documents is not None:
+            segments = segments_of(spec.documents, spec.lengths)
+        masks: dict[int | None, Tensor | Segments | None] = {}
+        for window in {self.config.layer_window(i) for i in range(self.config.layers)}:
+            if segments is not None and (window is None or segments.take.shape[1] <= window):
+                masks[window] = segments
+                continue
+            masks[window] = build_mask(
+                spec,
+                queries=length,
+                start=start,
+                causal=True,
+                window=window,
+                valid=valid,
+                like=x,
+            )
+        return masks
 
     def _positions(
         self, spec: AttentionSpec | None, cache: KVCache | None, batch: int, length: int

@@ -9,12 +9,13 @@ from lumoomni.errors import InputError
 from lumoomni.pipeline import Recipe
 from lumoomni.recipes.muomni import muomni
 from lumoomni.recipes.nano import nano
-from lumoomni.recipes.qwen3 import qwen3_06b, qwen3_8b
+from lumoomni.recipes.qwen3 import qwen3_06b, qwen3_06b_onestage, qwen3_8b
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "nano": nano,
     "muomni": muomni,
     "qwen3-0.6b": qwen3_06b,
+    "qwen3-0.6b-onestage": qwen3_06b_onestage,
     "qwen3-8b": qwen3_8b,
 }
 

@@ -4,7 +4,10 @@ Small widths, Muon, pictures of 64 pixels, 25 speech frames a second: LOG.md hol
 on the way, and which gates these settings were seen to pass.
 """
 
+from dataclasses import replace
+
 from lumoomni.codecs.speech_rvq import SpeechCodecConfig
+from lumoomni.data.mixture import InstructMixture
 from lumoomni.media.mel import MelConfig
 from lumoomni.model.audio import AudioTowerConfig
 from lumoomni.model.encoder import EncoderConfig
@@ -13,8 +16,10 @@ from lumoomni.model.thinker import ThinkerConfig
 from lumoomni.model.vision import VisionTowerConfig
 from lumoomni.pipeline import Recipe
 from lumoomni.recipes.stages import stages
+from lumoomni.stages.align_connector import AlignConnectorConfig
 from lumoomni.stages.instruct import InstructConfig
 from lumoomni.stages.pretrain_text import PretrainTextConfig
+from lumoomni.stages.sweep_connector import SweepConnectorConfig
 from lumoomni.stages.train_audio_encoder import TrainAudioEncoderConfig
 from lumoomni.stages.train_codecs import TrainCodecsConfig
 from lumoomni.stages.train_talker import TrainTalkerConfig
@@ -25,6 +30,7 @@ from lumoomni.train.optim import OptimConfig
 
 MEL = MelConfig(n_mels=80)
 WIDTH = 192
+LATENTS = 16
 
 
 def nano() -> Recipe:
@@ -37,7 +43,9 @@ def nano() -> Recipe:
             train_vision_encoder=_train_vision_encoder(),
             train_codecs=_train_codecs(),
             train_talker=_train_talker(),
+            align_connector=_align_connector(),
             instruct=_instruct(),
+            sweep_connector=_sweep_connector(),
         ),
     )
 
@@ -56,9 +64,12 @@ def _pretrain_text() -> PretrainTextConfig:
             max_positions=1024,
         ),
         mel=MEL,
-        shown=0.35,
-        loop=LoopConfig(steps=3000, batch_size=16, accumulate=2),
-        optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30),
+        shown=0.55,
+        heard=0.12,
+        sensed_from=0.3,
+        shown_positions=LATENTS,
+        loop=LoopConfig(steps=5200, batch_size=16, accumulate=2),
+        optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30, decay_from=0.6),
     )
 
 
@@ -121,10 +132,42 @@ def _train_talker() -> TrainTalkerConfig:
     )
 
 
+def _align_connector() -> AlignConnectorConfig:
+    return AlignConnectorConfig(
+        latents=LATENTS,
+        width=128,
+        heads=4,
+        mlp_ratio=2,
+        waves=0.5,
+        spell=True,
+        readout_weight=1.0,
+        thinker_from=1.0,
+        length_edges=(7, 11),
+        rank_wrong=False,
+        tower_batch=32,
+        loop=LoopConfig(steps=700, batch_size=32, accumulate=2),
+        optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=20),
+    )
+
+
+def _sweep_connector() -> SweepConnectorConfig:
+    align = _align_connector()
+    return SweepConnectorConfig(
+        align=replace(align, loop=replace(align.loop, steps=150)), lr=(1e-3, 2e-3, 4e-3)
+    )
+
+
 def _instruct() -> InstructConfig:
     return InstructConfig(
-        image_side=4,
-        image_regions=4,
-        loop=LoopConfig(steps=2000, batch_size=16, accumulate=2),
+        mixture=InstructMixture(
+            caption=0.07,
+            look=0.28,
+            write_down=0.13,
+            spoken=0.17,
+            spoken_look=0.14,
+            text_share=0.12,
+            compare=0.09,
+        ),
+        loop=LoopConfig(steps=1100, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
     )

@@ -4,6 +4,7 @@ Costs: the parts are made on the meta device, so even large ones take no memory.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,10 +13,12 @@ from lumoomni.codecs.speech_rvq import SpeechCodec
 from lumoomni.errors import InputError
 from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
+from lumoomni.model.perceiver import PerceiverConnector
 from lumoomni.model.talker import Talker
 from lumoomni.model.thinker import Thinker
 from lumoomni.model.vision import VisionTower
 from lumoomni.recipes import resolve
+from lumoomni.stages.align_connector import connector_shape
 
 SEED = {
     "Thinker": 20_320_000,
@@ -77,6 +80,7 @@ def table(name: str) -> tuple[ParamRow, ...]:
         "CTC head": "192 x (vocabulary + blank); the seed leaves it out",
         "region reader": "short descriptions of what stands where; the seed has none",
         "words and places in the connectors": "soft text: its symbols, their embeddings, places",
+        "symbols of the perceiver": "the Thinker's embeddings, frozen",
     }
     return tuple(replace(row, note=rest.get(row.part, row.note)) for row in rows)
 
@@ -98,17 +102,26 @@ def part_counts(name: str) -> dict[str, int]:
         codec = SpeechCodec(speech)
         books = codec.quantiser.codebooks.numel()
         ears = _count(AudioTower(replace(audio, symbols=0)))
+        align = configs.get("align_connector")
+        sources = [audio.encoder.width] + ([] if align else [vision.encoder.width])
         projectors = sum(
             _count(
                 LinearConnector(LinearConnectorConfig(source_width=w, target_width=thinker.width))
             )
-            for w in (vision.encoder.width, audio.encoder.width)
+            for w in sources
         )
         reader = replace(vision, symbols=thinker.vocab_size)
         extra = {
             "region reader": _count(VisionTower(reader)) - _count(VisionTower(vision)),
-            "words and places in the connectors": _words(name) - projectors,
+            "words and places in the connectors": _linear(configs) - projectors,
         }
+        if align is not None:
+            eyes = PerceiverConnector(connector_shape(thinker, vision, align, 0))
+            extra["perceiver resampler"] = _count(eyes.resampler)
+            extra["perceiver projector"] = _count(eyes.up) + _count(eyes.down)
+            extra["symbols of the perceiver"] = 0
+            if eyes.symbol_table is not None:
+                extra["symbols of the perceiver"] = 1 + eyes.symbol_table.numel()
         return {
             "Thinker": _count(Thinker(thinker)),
             "audio encoder": ears,
@@ -122,30 +135,25 @@ def part_counts(name: str) -> dict[str, int]:
         }
 
 
-def _words(name: str) -> int:
-    """Parameters of both connectors with all that the recipe gives them."""
-    configs = {stage.name: stage.config for stage in resolve(name).stages}
+def _linear(configs: dict[str, Any]) -> int:
+    """Parameters of the linear connectors with all that the recipe gives them."""
     vision, instruct = configs["train_vision_encoder"].vision, configs["instruct"]
     thinker, audio = configs["pretrain_text"].thinker, configs["train_audio_encoder"].audio
-    regions = instruct.image_regions if vision.region_words else 0
-    symbols = thinker.vocab_size + 1
-    eyes = LinearConnectorConfig(
-        source_width=vision.encoder.width,
-        target_width=thinker.width,
-        side=instruct.image_side,
-        places=instruct.image_places,
-        symbols=symbols if regions else 0,
-        regions=regions,
-        words=vision.region_words,
-        grid=vision.grid,
-    )
     ears = LinearConnectorConfig(
         source_width=audio.encoder.width,
         target_width=thinker.width,
-        symbols=symbols if instruct.spell else 0,
+        symbols=thinker.vocab_size + 1 if instruct.spell else 0,
     )
-    with torch.device("meta"):
-        return _count(LinearConnector(eyes)) + _count(LinearConnector(ears))
+    made = [LinearConnector(ears)]
+    if "align_connector" not in configs:
+        eyes = LinearConnectorConfig(
+            source_width=vision.encoder.width,
+            target_width=thinker.width,
+            side=instruct.image_side,
+            places=instruct.image_places,
+        )
+        made.append(LinearConnector(eyes))
+    return sum(_count(connector) for connector in made)
 
 
 def _count(module: nn.Module) -> int:

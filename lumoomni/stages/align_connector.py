@@ -12,19 +12,20 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from lumoomni.audits.ablation import EMPTY, Ablation, ablate, by_length, label_facts
 from lumoomni.audits.golden import Golden
 from lumoomni.audits.text import share_right
 from lumoomni.codecs.text import TextCodec
-from lumoomni.data.conversation import Batch, Encoded, Layout, collate, picture_turns
-from lumoomni.data.sample import UNTOLD, PictureItem, Source, take
+from lumoomni.data.conversation import Encoded, Layout, picture_turns
+from lumoomni.data.feature_cache import FeatureCache
+from lumoomni.data.feeding import Feed
+from lumoomni.data.packing import PackConfig
+from lumoomni.data.sample import PictureItem, PictureSource, take
 from lumoomni.data.sources import open_pictures
 from lumoomni.data.world.scene import draw, twin
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, exact
-from lumoomni.ids import IGNORE
 from lumoomni.infer.assemble import (
     SETTINGS,
     TOKENIZER,
@@ -34,17 +35,20 @@ from lumoomni.infer.assemble import (
     preparer,
     save_part,
 )
-from lumoomni.model.omni import OmniInputs, OmniModel
+from lumoomni.model.omni import OmniModel, device_of
 from lumoomni.model.perceiver import PerceiverConnector, PerceiverConnectorConfig
 from lumoomni.model.siglip import SiglipTower, SiglipTowerConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.model.vision import VisionTower, VisionTowerConfig
 from lumoomni.pipeline import StageContext
+from lumoomni.runtime import resolve_device
+from lumoomni.train.align import AlignObjective, AlignTask
+from lumoomni.train.devices import resident
+from lumoomni.train.eyes import Eyes, fill_cache
 from lumoomni.train.freeze import fingerprint, freeze
-from lumoomni.train.loop import FitSite, LoopConfig, StepLoss, Watch, fit, site_of
-from lumoomni.train.loss import lm_loss
+from lumoomni.train.loop import FitSite, LoopConfig, Watch, fit, site_of
 from lumoomni.train.optim import OptimConfig
-from lumoomni.train.readout import ReadoutConfig, caption_symbols, read_ids, readout
+from lumoomni.train.readout import ReadoutConfig, read_ids
 from lumoomni.uti.sequence import SILENCE
 
 DESCRIBE = "Describe the picture."
@@ -77,7 +81,14 @@ class AlignConnectorConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval_items: int = 200
     context: int = 512
-    """Longest sequence; longer ones are counted as truncated."""
+    """Longest sequence; longer ones are cut, and counted as truncated."""
+    pack: int = 0
+    """Positions of a row that several samples share; a micro-batch is then `batch_size` rows. 0
+    pads samples to the longest instead."""
+    cache_features: bool = False
+    """Look at every picture once, keep what the tower saw, and train from that."""
+    tower_batch: int = 8
+    """Pictures that go through the tower together."""
     length_edges: tuple[int, int] = (10, 20)
     """Supervised tokens up to which an answer is short, and medium."""
     max_truncated: float = 0.01
@@ -99,83 +110,6 @@ class AlignConnectorConfig:
             raise ValueError("readout_weight needs spell=true: there are no symbols to choose from")
         if self.thinker_from > 0 and not self.readout_weight:
             raise ValueError("before thinker_from nothing would be learned; set readout_weight")
-
-
-@dataclass(frozen=True)
-class CaptionBatch:
-    """Conversations with one picture each, their captions as symbols [B, L], and the progress."""
-
-    batch: Batch
-    symbols: Tensor
-    progress: float
-
-
-class AlignTask:
-    """Captions through a frozen Thinker, and word by word before it."""
-
-    def __init__(
-        self,
-        model: OmniModel,
-        source: Source[PictureItem],
-        layout: Layout,
-        config: AlignConnectorConfig,
-    ) -> None:
-        assert isinstance(model.image_connector, PerceiverConnector)
-        self.modules: dict[str, nn.Module] = {"image_connector": model.image_connector}
-        self.helpers = (model,)
-        self._connector = model.image_connector
-        self._model, self._source, self._layout, self._config = model, source, layout, config
-
-    def batch(self, index: int) -> CaptionBatch:
-        loop = self._config.loop
-        first = index * loop.batch_size
-        items = [self._source.item("train", first + i) for i in range(loop.batch_size)]
-        rows = [caption_ids(self._layout.text_codec, item) for item in items]
-        return CaptionBatch(
-            collate([encode(self._layout, item, self._config.prompt) for item in items]),
-            caption_symbols(rows, self._config.latents, self._connector.config.nothing),
-            index / (loop.steps * loop.accumulate),
-        )
-
-    def weight(self, batch: CaptionBatch) -> float:
-        return batch.batch.weight()
-
-    def loss(self, batch: CaptionBatch) -> StepLoss:
-        config, model, made = self._config, self._model, batch.batch
-        assert made.pixels is not None and model.vision is not None
-        with torch.no_grad():
-            features = model.vision(made.pixels)
-        parts: dict[str, float] = {}
-        total = features.patches.new_zeros(())
-        if config.readout_weight:
-            read = readout(
-                self._connector, self._connector(features.patches), batch.symbols, config.readout
-            )
-            total = config.readout.choice * read.choice + config.readout.near * read.near
-            parts |= {"choice": float(read.choice.detach()), "near": float(read.near.detach())}
-            total = config.readout_weight * total
-        if batch.progress >= config.thinker_from:
-            inputs = OmniInputs(ids=made.ids, lengths=made.lengths)
-            hidden = model(inputs, self._connector.picture(features)).hidden
-            told = lm_loss(hidden, made.labels, model.thinker.head_weight()).total
-            parts["thinker"] = float(told.detach())
-            total = total + told
-        return StepLoss(total, parts)
-
-
-def caption_ids(codec: TextCodec, item: PictureItem) -> list[int]:
-    """The ids of a caption, IGNORE in the place of each word that it leaves out.
-
-    Captions that leave a word out then keep the others in their places: what is learned of a shape
-    in an ink without a name holds for every ink (LOG.md).
-    """
-    ids: list[int] = []
-    for word in (item.told or item.caption).split(" "):
-        if word.startswith(UNTOLD):
-            ids += [IGNORE, *codec.encode(word.removeprefix(UNTOLD))]
-        else:
-            ids += codec.encode(f" {word}")
-    return ids
 
 
 def encode(layout: Layout, item: PictureItem, prompt: str) -> Encoded:
@@ -263,21 +197,62 @@ def train(
         folder=site.work,
     )
     watch = Watch(max(1, config.loop.steps // config.golden_times), golden.look)
-    task = AlignTask(model, source, layout, config)
+    eyes = Eyes(tower=vision, at_once=config.tower_batch)
+    feed = open_feed(context, config, source, layout, eyes)
+    aim = AlignObjective(
+        readout=config.readout,
+        readout_weight=config.readout_weight,
+        thinker_from=config.thinker_from,
+        batches=config.loop.steps * config.loop.accumulate,
+    )
+    task = AlignTask(model, feed, eyes, codec, aim)
     fit(task, config.loop, config.optim, replace(site, watch=watch if config.golden else None))
     model.eval()
     if config.golden:
         golden.keep(out)
-    metrics = measure(model, source, layout, config, context.seed)
+    with resident((model,), site.device):
+        metrics = measure(model, source, layout, config, context.seed)
     after = fingerprint(thinker), fingerprint(vision)
     changed = sum(a != b for a, b in zip(before, after, strict=True))
     metrics["frozen.changed"] = exact(float(changed), n=len(before))
     return connector, metrics
 
 
+def open_feed(
+    context: StageContext,
+    config: AlignConnectorConfig,
+    source: PictureSource,
+    layout: Layout,
+    eyes: Eyes,
+) -> Feed:
+    """The training batches; with `cache_features` the tower looks at all their pictures here."""
+
+    def feed(cache: FeatureCache | None = None) -> Feed:
+        return Feed(
+            source,
+            layout,
+            config.prompt,
+            batch_size=config.loop.batch_size,
+            context=config.context,
+            pack=PackConfig(capacity=config.pack) if config.pack else None,
+            seed=context.seed,
+            cache=cache,
+        )
+
+    plain = feed()
+    if not config.cache_features:
+        return plain
+    indices = plain.indices(config.loop.steps * config.loop.accumulate)
+    size = source.size("train")
+    indices = indices if size is None else indices[:size]
+    folder = context.cache / "features"
+    with resident((eyes.tower,), resolve_device(context.device)):
+        return feed(fill_cache(folder, eyes, source, layout.prepare, indices, context.progress))
+
+
 def measure(
     model: OmniModel,
-    source: Source[PictureItem],
+    source: PictureSource,
     layout: Layout,
     config: AlignConnectorConfig,
     seed: int,
@@ -323,14 +298,15 @@ def ablation_of(
 
 @torch.no_grad()
 def read_rightly(model: OmniModel, items: Sequence[PictureItem], codec: TextCodec) -> list[bool]:
-    """Whether the connector's positions alone spell each picture's caption."""
+    """Whether the connector's positions alone spell what each picture tells."""
     assert model.vision is not None and isinstance(model.image_connector, PerceiverConnector)
-    right, prepare = [], preparer(model.vision)
+    right, prepare, device = [], preparer(model.vision), device_of(model)
     for first in range(0, len(items), 100):
         part = items[first : first + 100]
-        patches = model.vision(prepare([item.image for item in part])).patches
+        patches = model.vision(prepare([item.image for item in part]).to(device)).patches
         said = read_ids(model.image_connector, model.image_connector(patches))
-        right += [codec.decode(s).strip() == i.caption for s, i in zip(said, part, strict=True)]
+        wanted = [item.told or item.caption for item in part]
+        right += [codec.decode(s).strip() == w for s, w in zip(said, wanted, strict=True)]
     return right
 
 

@@ -9,7 +9,7 @@ reads. The gate asks held-out questions, swaps pictures and sounds, and has the 
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 
 import numpy as np
@@ -44,7 +44,7 @@ from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
 from lumoomni.model.omni import OmniInputs, OmniModel
-from lumoomni.model.regions import STANDS
+from lumoomni.model.perceiver import PerceiverConnector
 from lumoomni.model.thinker import Thinker
 from lumoomni.model.vision import VisionTower
 from lumoomni.pipeline import StageContext
@@ -53,21 +53,18 @@ from lumoomni.train.freeze import fingerprint, freeze
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.loss import lm_loss
 from lumoomni.train.optim import OptimConfig
-from lumoomni.train.warm_start import Described, start_ears, start_eyes, take_reader
+from lumoomni.train.warm_start import Described, start_ears, start_eyes
+from lumoomni.uti.sequence import SILENCE
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstructConfig:
     """`image_side` squared positions a picture (0: CLS alone); widths come from the parts.
 
-    With `image_regions`, a picture is up to so many descriptions instead, where the vision tower
-    has learned to read them.
+    After `align_connector` pictures come through its perceiver instead.
     """
 
     image_side: int = 0
-    image_regions: int = 0
-    places_size: float = 0.25
-    """How large the vectors that say where a region is start, as a share of an embedding."""
     image_places: bool = True
     """Tell the Thinker the row and column of each image position (no seed model does)."""
     mixture: InstructMixture = field(default_factory=InstructMixture)
@@ -75,18 +72,25 @@ class InstructConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     thinker_rate: float = 1.0
     audio_rate: float = 0.2
-    """The Thinker's and the audio connector's learning rates, as shares of the image connector's.
+    perceiver_rate: float = 0.2
+    """Learning rates of the Thinker, the audio connector and an aligned image connector, as shares
+    of a fresh image connector's.
     Speech starts out readable, and a full rate washes that away in a hundred updates (LOG.md)."""
     hold_weight: float = 1.0
     """Weight of keeping the Thinker's states on text alone what they were, beside the answers."""
     warm_start_items: int = 800
-    """Pictures that an image connector without regions is first fitted to; 0 starts it, and the
-    audio connector, at random."""
+    """Pictures that a fresh image connector is first fitted to; 0 starts it, and the audio
+    connector, at random."""
     spell: bool = True
     """Let the audio connector also say what the recogniser hears, as soft text."""
     eval_items: int = 200
     min_seen: float = 0.95
     min_unseen: float = 0.85
+    min_unseen_captions: float = 0.90
+    min_kinds: float = 0.90
+    """Of questions that count, and of questions about where things stand."""
+    min_compare: float = 0.85
+    """Of questions which of two pictures has something."""
     min_follow: float = 0.90
     max_text_loss: float = 1.10
     max_wer: float = 0.10
@@ -158,35 +162,36 @@ def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
     assert isinstance(thinker, Thinker)
     assert isinstance(vision, VisionTower) and isinstance(audio, AudioTower)
     torch.manual_seed(context.seed)
-    width = thinker.config.width
-    reader = vision.reader.config if vision.reader is not None else None
-    eyes = LinearConnectorConfig(
-        source_width=vision.config.encoder.width,
-        target_width=width,
-        side=config.image_side,
-        places=config.image_places,
-    )
-    if reader is not None and config.image_regions:
-        eyes = replace(
-            eyes,
-            symbols=reader.symbols + 1,
-            regions=config.image_regions,
-            words=reader.words,
-            grid=vision.config.grid,
-        )
-    elif config.image_regions:
-        context.progress.say("the vision tower reads no regions: pictures come as a grid")
     ears = LinearConnectorConfig(
         source_width=audio.config.encoder.width,
-        target_width=width,
+        target_width=thinker.config.width,
         symbols=audio.config.symbols + 1 if config.spell else 0,
     )
     return OmniModel(
         thinker,
         vision=vision,
-        image_connector=LinearConnector(eyes),
+        image_connector=_eyes(context, config, thinker, vision),
         audio=audio,
         audio_connector=LinearConnector(ears),
+    )
+
+
+def _eyes(
+    context: StageContext, config: InstructConfig, thinker: Thinker, vision: VisionTower
+) -> LinearConnector | PerceiverConnector:
+    """The aligned perceiver, or a fresh linear connector where there is none."""
+    aligned = context.parents.get("align_connector")
+    if aligned is not None:
+        connector = load_part(aligned, "image_connector")
+        assert isinstance(connector, PerceiverConnector)
+        return connector
+    return LinearConnector(
+        LinearConnectorConfig(
+            source_width=vision.config.encoder.width,
+            target_width=thinker.config.width,
+            side=config.image_side,
+            places=config.image_places,
+        )
     )
 
 
@@ -194,24 +199,21 @@ def warm_start(
     model: OmniModel, data: InstructData, layout: Layout, config: InstructConfig
 ) -> None:
     """Let the connectors start in the Thinker's own embeddings, before any training."""
-    assert isinstance(model.vision, VisionTower)
-    assert isinstance(model.image_connector, LinearConnector)
+    assert model.vision is not None and model.image_connector is not None
     assert model.audio is not None and model.audio_connector is not None
     eyes, ears, codec = model.image_connector, model.audio_connector, layout.text_codec
     table = model.thinker.token_table.weight.detach()
     size = float(table.square().mean().sqrt())
-    if eyes.reader is not None:
-        # Not a fit but a part of the tower: without it no region would be found at all.
-        take_reader(eyes, model.vision, table)
-        freeze(eyes.reader)
-        words = [table[torch.tensor(codec.encode(f" {word}"))].sum(0) for word in STANDS]
-        eyes.name_places(torch.stack(words))
-        eyes.scale_places(config.places_size * size)
+    if isinstance(eyes, PerceiverConnector):
+        if not config.perceiver_rate:
+            freeze(eyes)
+        if eyes.symbol_table is not None:
+            eyes.symbol_table.requires_grad_(False)  # the Thinker's own table is frozen too
     elif config.warm_start_items:
         fit_eyes(model, data.pictures(config.warm_start_items), codec)
         eyes.scale_places(size)
     if config.warm_start_items and ears.spell is not None:
-        start_ears(ears, model.audio, table)
+        start_ears(ears, model.audio, table, codec.special(SILENCE))
         freeze(ears.spell)
 
 
@@ -265,6 +267,8 @@ def run(context: StageContext) -> Report:
         echo=config.loop.echo,
     )
     rates = {"thinker.": config.thinker_rate, "audio_connector.": config.audio_rate}
+    if isinstance(model.image_connector, PerceiverConnector):
+        rates["image_connector."] = config.perceiver_rate
     fit(
         InstructTask(model, groups, config.hold_weight),
         config.loop,
@@ -295,7 +299,8 @@ def measure(
     plan = [("caption", "seen"), ("write_down", "seen"), ("text", "seen")]
     if world:
         plan += [("caption", "unseen"), ("look", "seen"), ("look", "unseen")]
-        plan += [("spoken", "seen"), ("spoken_look", "seen")]
+        plan += [("spoken", "seen"), ("spoken_look", "seen"), ("compare", "seen")]
+        plan += [("count", "seen"), ("relation", "seen")]
     with context.progress.task("asking", total=len(plan), unit="task") as bar:
         for task, split in plan:
             asked = examiner.task(task, split, count)
@@ -357,16 +362,23 @@ def checks(config: InstructConfig) -> tuple[Check, ...]:
     ]
     if config.mixture.pictures != "world":
         return tuple(found)
-    for task in ("caption", "look"):
-        for suffix, least in (("", config.min_seen), (".unseen", config.min_unseen)):
-            found.append(
-                check(
-                    metric=f"{task}.right{suffix}",
-                    op=">=",
-                    threshold=least,
-                    why="held-out pictures must be described and questioned rightly",
-                )
+    for name, least in (
+        ("caption.right", config.min_seen),
+        ("caption.right.unseen", config.min_unseen_captions),
+        ("look.right", config.min_seen),
+        ("look.right.unseen", config.min_unseen),
+        ("count.right", config.min_kinds),
+        ("relation.right", config.min_kinds),
+        ("compare.right", config.min_compare),
+    ):
+        found.append(
+            check(
+                metric=name,
+                op=">=",
+                threshold=least,
+                why="held-out pictures must be described and questioned rightly",
             )
+        )
     for metric in ("swap.picture", "swap.sound"):
         found.append(
             check(

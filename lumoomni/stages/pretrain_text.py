@@ -14,12 +14,12 @@ from torch import nn
 
 from lumoomni.audits.text import Ngram, heldout_loss, share_right, vocabulary_rows
 from lumoomni.codecs.text import TextCodec
-from lumoomni.data.conversation import Batch, Encoded, Layout, Turn, collate
+from lumoomni.data.conversation import Batch, Encoded, Layout, collate, text_turns
 from lumoomni.data.grouping import LengthGroups
 from lumoomni.data.sample import Source, TextItem, take
 from lumoomni.data.sources import open_text
 from lumoomni.data.world.language import exact_match
-from lumoomni.data.world.source import shown_item
+from lumoomni.data.world.sensed import compared_talk, heard_talk, shown_talk
 from lumoomni.data.world.split import share
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Report, exact
@@ -51,10 +51,13 @@ class PretrainTextConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     aux_weight: float = 0.01
     shown: float = 0.0
-    """Share of training rows, late in the run, that are scenes in the bare words that a picture
-    becomes, with questions about places. Micro-world alone."""
-    shown_from: float = 0.5
+    heard: float = 0.0
+    """Shares of training rows, late in the run, in the words that pictures and speech become
+    (`data/world/sensed.py`). Micro-world alone."""
+    sensed_from: float = 0.5
     """Share of the run after which they come: earlier they keep the rest from being learned."""
+    shown_positions: int = 16
+    """Positions of a shown picture: those of the image connector to come."""
     eval_items: int = 400
     min_exact_match: float = 0.95
 
@@ -83,8 +86,7 @@ class TextTask:
 
 def encode_item(layout: Layout, item: TextItem) -> Encoded:
     """A text conversation as a sequence with its answers supervised."""
-    turns = tuple(Turn(role=role, text=text) for role, text in item.turns)  # type: ignore[arg-type]
-    return layout.encode(turns)
+    return layout.encode(text_turns(item))
 
 
 def training_lines(source: Source[TextItem], count: int) -> list[str]:
@@ -106,7 +108,12 @@ def run(context: StageContext) -> Report:
     lines = training_lines(source, config.tokenizer_lines)
     codec = TextCodec.train(lines, config.thinker.vocab_size)
     thinker = new_thinker(config, codec, context.seed)
-    layout = Layout(text_codec=codec, template=config.template, mel=config.mel)
+    layout = Layout(
+        text_codec=codec,
+        template=config.template,
+        mel=config.mel,
+        image_positions=config.shown_positions,
+    )
     draw = curriculum(config, source, context.seed)
     groups = LengthGroups(
         lambda i: encode_item(layout, draw(i)),
@@ -132,21 +139,25 @@ def run(context: StageContext) -> Report:
 def curriculum(
     config: PretrainTextConfig, source: Source[TextItem], seed: int
 ) -> Callable[[int], TextItem]:
-    """Training row by number: the source's own, and late in the run shown scenes among them.
+    """Training row by number: the source's own, and late in the run shown and heard ones too.
 
-    Raises InputError when scenes are wanted beside other people's text.
+    Raises InputError when these are wanted beside other people's text.
     """
-    if config.shown and config.data != "world":
+    sensed = config.shown + config.heard
+    if sensed and config.data != "world":
         raise InputError(
-            f"pretrain_text.shown is {config.shown}, but only the micro-world has scenes to show; "
-            "set it to 0 for other data"
+            f"pretrain_text.shown and heard are {config.shown} and {config.heard}, but only the "
+            "micro-world knows what pictures and speech will say; set them to 0 for other data"
         )
     loop = config.loop
-    late = config.shown_from * loop.steps * loop.accumulate * loop.batch_size
+    late = config.sensed_from * loop.steps * loop.accumulate * loop.batch_size
 
     def draw(index: int) -> TextItem:
-        if index >= late and share("shown", index) < config.shown:
-            return shown_item(seed, "train", index, SHOWN_QUESTIONS)
+        drawn = share("sensed", index) if index >= late else 1.0
+        if drawn < config.shown:
+            return shown_talk(seed, "train", index, SHOWN_QUESTIONS)
+        if drawn < sensed:
+            return heard_talk(seed, "train", index)
         return source.item("train", index)
 
     return draw
@@ -185,9 +196,15 @@ def measure(
     for kind in sorted({held[i].kind for i in asked}):
         flags = [r for r, i in zip(right, asked, strict=True) if held[i].kind == kind]
         metrics[f"text.exact_match.{kind}"] = share_right(flags)
+    count = config.eval_items // 2
     if config.shown:
-        scenes = [shown_item(context.seed, "seen", i, 1) for i in range(config.eval_items // 2)]
-        metrics["text.shown_match"] = share_right(answered(thinker, layout, scenes)[1])
+        shown = [shown_talk(context.seed, "seen", i, 1) for i in range(count)]
+        metrics["text.shown_match"] = share_right(answered(thinker, layout, shown)[1])
+        two = [compared_talk(context.seed, "seen", i, 1) for i in range(count)]
+        metrics["text.compared_match"] = share_right(answered(thinker, layout, two)[1])
+    if config.heard:
+        heard = [heard_talk(context.seed, "seen", i) for i in range(count)]
+        metrics["text.heard_match"] = share_right(answered(thinker, layout, heard)[1])
     return Report(metrics=metrics)
 
 
@@ -195,10 +212,7 @@ def answered(
     thinker: Thinker, layout: Layout, items: Sequence[TextItem]
 ) -> tuple[list[str], list[bool]]:
     """What is said as the last turn of each item, and whether that is right."""
-    prompts = [
-        tuple(Turn(role=role, text=text) for role, text in item.turns[:-1])  # type: ignore[arg-type]
-        for item in items
-    ]
+    prompts = [text_turns(item)[:-1] for item in items]
     said = answer(thinker, text_embedder(thinker), layout, prompts)
     wanted = [item.accepted or (item.turns[-1][1],) for item in items]
     return said, [exact_match(text, best) for text, best in zip(said, wanted, strict=True)]

@@ -49,12 +49,15 @@ class LoopConfig:
     checkpoint_seconds: float = 30.0
     prefetch: int = 2
     """Micro-batches that a process has ready ahead of its updates."""
+    makers: int = 1
+    """Threads that make them: more where pictures are decoded for a fast device."""
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch_size, self.accumulate, self.echo) < 1:
+        counts = (self.steps, self.batch_size, self.accumulate, self.echo, self.makers)
+        if min(counts) < 1:
             raise ValueError(
-                f"steps, batch_size, accumulate and echo must be at least 1, got "
-                f"{self.steps}, {self.batch_size}, {self.accumulate}, {self.echo}"
+                "steps, batch_size, accumulate, echo and makers must be at least 1, got "
+                + ", ".join(str(count) for count in counts)
             )
 
 
@@ -333,15 +336,16 @@ class _Smoothed:
 
 
 class _Prefetch:
-    """Makes the next batches in one thread while the current one is learned from."""
+    """Makes the next batches in threads of their own while the current one is learned from."""
 
     def __init__(self, task: Task, first: int, loop: LoopConfig, mine: range) -> None:
         self._task = task
         updates = range(first, loop.steps)
         self._left = iter([step * loop.accumulate + i for step in updates for i in mine])
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._pool = ThreadPoolExecutor(loop.makers, thread_name_prefix="batches")
+        self._lock = threading.Lock()
         self._queue: list[Future[Any]] = []
-        self._ahead = loop.prefetch
+        self._ahead = max(loop.prefetch, loop.makers)
         self._made = self._making = self._waited = 0.0
 
     def __enter__(self) -> "_Prefetch":
@@ -364,8 +368,9 @@ class _Prefetch:
     def _make(self, index: int) -> Any:
         began = time.thread_time()
         batch = self._task.batch(index)
-        self._making += time.thread_time() - began
-        self._made += 1
+        with self._lock:
+            self._making += time.thread_time() - began
+            self._made += 1
         return batch
 
     def _fill(self) -> None:

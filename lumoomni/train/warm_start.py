@@ -36,11 +36,11 @@ def ridge(x: Tensor, y: Tensor, strength: float = 1e-3) -> tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
-def start_ears(connector: LinearConnector, tower: AudioTower, table: Tensor) -> None:
+def start_ears(connector: LinearConnector, tower: AudioTower, table: Tensor, nothing: int) -> None:
     """Say each frame as the embedding of the id that CTC hears in it; table [V, D].
 
-    A blank frame becomes zeros, and the linear path starts silent: it is there for all that ids do
-    not spell. Raises ValueError when the tower's symbols and the connector's differ.
+    A blank frame becomes row `nothing`, and the linear path starts silent: it is there for all that
+    ids do not spell. Raises ValueError when the tower's symbols and the connector's differ.
     """
     head, spell, symbols = tower.ctc, connector.spell, connector.symbol_table
     if head is None or spell is None or symbols is None or head.weight.shape != spell.weight.shape:
@@ -49,30 +49,10 @@ def start_ears(connector: LinearConnector, tower: AudioTower, table: Tensor) -> 
             f"{tower.config.symbols + 1} with the blank"
         )
     spell.load_state_dict(head.state_dict())
-    symbols[0] = 0.0
+    symbols[0] = table[nothing]
     symbols[1:] = table[: len(symbols) - 1]
     torch.nn.init.zeros_(connector.project.weight)
     torch.nn.init.zeros_(connector.project.bias)
-
-
-@torch.no_grad()
-def take_reader(connector: LinearConnector, tower: VisionTower, table: Tensor) -> None:
-    """Say each region that the tower reads in the embeddings of its ids; a blank becomes zeros.
-
-    The linear path starts silent. Raises ValueError when the tower's reader has another shape.
-    """
-    assert connector.reader is not None and connector.symbol_table is not None
-    if tower.reader is None or tower.reader.config != connector.reader.config:
-        raise ValueError(
-            f"the connector reads regions as {connector.reader.config}, but the tower as "
-            f"{None if tower.reader is None else tower.reader.config}"
-        )
-    connector.reader.load_state_dict(tower.reader.state_dict())
-    connector.symbol_table[0] = 0.0
-    connector.symbol_table[1:] = table[: len(connector.symbol_table) - 1]
-    torch.nn.init.zeros_(connector.project.weight)
-    torch.nn.init.zeros_(connector.project.bias)
-    connector.smooth_places()
 
 
 @dataclass(frozen=True, kw_only=True)

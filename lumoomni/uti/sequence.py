@@ -138,6 +138,17 @@ class SequenceBuilder:
         self._append([end], supervised=False)
         return self
 
+    def said(self, kind: MediaKind, words: str, positions: int) -> "SequenceBuilder":
+        """Words between the kind's two markers, as a connector would say them, then silence.
+
+        Longer words are cut to `positions`.
+        """
+        begin, end = (self.text_codec.special(name) for name in MARKERS[kind])
+        ids = self.text_codec.encode(f" {words}")[:positions]
+        silence = [self.text_codec.special(SILENCE)] * (positions - len(ids))
+        self._append([begin, *ids, *silence, end], supervised=False)
+        return self
+
     def close(self, *, supervised: bool = False) -> "SequenceBuilder":
         """End the turn; after a supervised answer the end symbol is learned too."""
         if self._left_out():

@@ -11,6 +11,7 @@ from torch import Tensor
 from lumoomni.audits.ablation import Ablation, ablate, by_length, label_facts, strangers
 from lumoomni.data.conversation import Encoded, Layout, Turn
 from lumoomni.gates import Report, exact, judge
+from lumoomni.ids import IMAGE_PATCH
 from lumoomni.media.mel import MelConfig
 from lumoomni.stages.align_connector import AlignConnectorConfig, checks
 from lumoomni.train.loop import LoopConfig
@@ -43,6 +44,9 @@ class Oracle:
             self.table[CODEC.encode(word)] = torch.eye(8)[place]
         self.table[CODEC.special("<|im_end|>")] = torch.eye(8)[:4].sum(0)
         self.thinker = SimpleNamespace(head_weight=lambda: self.table)
+
+    def parameters(self) -> Any:
+        return iter([self.table])
 
     def image_features(self, pixels: Tensor) -> Tensor:
         words = ((pixels[:, 0, 0, 0] + 1) * 127.5 / 40).round().long()
@@ -117,3 +121,43 @@ def test_lengths_and_labels_are_counted() -> None:
     facts = label_facts([item(0), silent], len(item(0)) - 1)
     assert facts["labels.none"].value == 0.5
     assert facts["labels.truncated"].value == 0.5
+
+
+def test_items_may_show_different_numbers_of_pictures() -> None:
+    """The first picture says the word; others stand after it, and are lent in order."""
+
+    def shown(word: int, more: int) -> Encoded:
+        made = item(word)
+        return (
+            LAYOUT.encode(
+                (
+                    Turn(role="user", text="what?", images=(picture(word),) + (picture(3),) * more),
+                    Turn(role="assistant", text=WORDS[word]),
+                )
+            )
+            if more
+            else made
+        )
+
+    def picture(word: int) -> np.ndarray:
+        return np.full((4, 4, 3), word * 40, dtype=np.uint8)
+
+    class First(Oracle):
+        """Reads the first picture of each item."""
+
+        def __call__(self, inputs: Any, images: Tensor) -> Any:
+            counts = (inputs.ids == IMAGE_PATCH).sum(1).tolist()
+            starts = [sum(counts[:i]) for i in range(len(counts))]
+            return super().__call__(inputs, images[starts])
+
+    words = [i % 3 for i in range(COUNT)]
+    items = [shown(word, i % 2) for i, word in enumerate(words)]
+    names = [WORDS[word] for word in words]
+    found = ablate(First(), items, names, seed=0)  # type: ignore[arg-type]
+    assert verdict(found)
+    swapped = [*items[1:], items[0]]
+    wrong = ablate(First("wrong order"), swapped, [*names[1:], names[0]], seed=0)  # type: ignore[arg-type]
+    assert not verdict(wrong)
+    with pytest.raises(ValueError, match="has no picture"):
+        blind = LAYOUT.encode((Turn(role="user", text="a"), Turn(role="assistant", text="b")))
+        ablate(First(), [*items, blind], [*names, "x"], seed=0)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ import soundfile
 from PIL import Image
 
 from lumoomni.data.headers import Kind, header_problem
+from lumoomni.data.picture_shards import Member
 
 
 def aac(path: Path, *, sound: bool) -> None:
@@ -46,6 +47,21 @@ def test_bad_files_say_why(tmp_path: Path, kind: Kind) -> None:
     assert header_problem(tmp_path, kind) == "there is no such file"
     assert header_problem(tmp_path / "empty", kind) == "the file is empty (0 bytes)"
     assert f"no {kind} header" in header_problem(tmp_path / "text", kind)
+
+
+def test_pictures_inside_other_files(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.tar").write_bytes(b"before" + data + b"after")
+    for start, size, words in (
+        (6, len(data), ""),
+        (6, 0, "the picture is empty (0 bytes)"),
+        (0, len(data), "has no picture header that can be read (UnidentifiedImageError)"),
+    ):
+        member = Member(tmp_path / "a.tar", "a.png", start, size)
+        assert header_problem(member, "picture") == words
+    missing = Member(tmp_path / "none.tar", "a.png", 0, 9)
+    assert "cannot be opened" in header_problem(missing, "picture")
 
 
 def test_sound_files_without_sound(tmp_path: Path) -> None:

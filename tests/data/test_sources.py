@@ -1,7 +1,9 @@
 """Sources: the world and real data by one interface, split by asset, no row lost in silence."""
 
+import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 
 from lumoomni.data import sources
 from lumoomni.data.rows import Row
+from lumoomni.data.sample import UNSEEN
 from lumoomni.data.sources import (
     SpeechRows,
     TextRows,
@@ -60,6 +63,24 @@ def test_about_a_twentieth_is_held_out_and_stays_held_out() -> None:
     assert {row.asset for row in split_by_asset(rows[:2000])[1]} <= {row.asset for row in held}
     for few in ([rows[0], rows[1]], held[:2]):
         assert [len(side) for side in split_by_asset(few)] == [1, 1]
+
+
+def test_rows_that_share_a_picture_stand_on_one_side_also_by_way_of_others() -> None:
+    """Chains a-b, b-c, c-d in any order of rows; rows of one picture keep the side they had."""
+    pairs = [(f"{i} {k}", f"{i} {k + 1}") for k in (2, 0, 1) for i in range(300)]
+    rows = [Row("text", f"{pair}", pair[0], shared=pair[1:]) for pair in pairs]
+    alone = [Row("text", f"alone {i}", f"alone {i}") for i in range(900)]
+    sides = split_by_asset([*rows, *alone])
+    seen = [
+        {asset.split()[0] for row in side for asset in row.assets} - {"alone"} for side in sides
+    ]
+    assert len(seen[0] & seen[1]) == 0 and len(seen[0] | seen[1]) == 300 and 5 < len(seen[1]) < 30
+    kept = [[row for row in side if not row.shared] for side in sides]
+    assert kept == list(split_by_asset(alone))
+    # The same groups told in another order, and each pair the other way round.
+    turned = [replace(row, asset=row.shared[0], shared=(row.asset,)) for row in reversed(rows)]
+    again = split_by_asset([*turned, *alone])
+    assert {row.where for row in again[1]} == {row.where for row in sides[1]}
 
 
 def test_moved_data_is_split_alike(tmp_path: Path) -> None:
@@ -175,6 +196,76 @@ def test_pictures_come_from_the_image_root_at_one_size(tmp_path: Path) -> None:
     (tmp_path / "root" / "4.png").unlink()
     with pytest.raises(InputError, match=r"2 of 20 rows.*3.png: has no picture header"):
         open_pictures(f"json:{tmp_path / 'c.json'}?image_root={tmp_path / 'root'}", 0, 16)
+
+
+def test_outlines_say_what_items_say_and_open_nothing(tmp_path: Path) -> None:
+    items = []
+    for i in range(12):
+        Image.new("RGB", (6, 5), (i * 10, 0, 0)).save(tmp_path / f"{i}.png")
+        names = [f"{i}.png"] if i % 2 else [f"{i}.png", f"{i}.png"]
+        asked = " and ".join("<image>" for _ in names)
+        turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": f"shade {i}"}]
+        items.append({"id": i, "image": names, "conversations": turns})
+    (tmp_path / "l.json").write_text(json.dumps(items))
+    source = open_pictures(f"llava:{tmp_path / 'l.json'}", 0, 16)
+    made = [source.item("train", i) for i in range(12)]
+    prints = [source.fingerprints("train", i) for i in range(12)]
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    for index, item in enumerate(made):
+        outline = source.outline("train", index)
+        pictures, empty = (item.image, *item.others), (outline.image, *outline.others)
+        assert [x.shape for x in empty] == [(0, 0, 3)] * len(pictures)
+        plain = [replace(one, image=UNSEEN, others=()) for one in (item, outline)]
+        assert plain[0] == plain[1]
+        assert len(prints[index]) == len(pictures)
+    assert {len((item.image, *item.others)) for item in made} == {1, 2}
+    shades = {one: int(item.image[0, 0, 0]) for item, (one, *_) in zip(made, prints, strict=True)}
+    assert len(set(shades.values())) == len(shades) > 5
+
+
+def test_a_fingerprint_tells_the_size_too(tmp_path: Path) -> None:
+    for i in range(2):
+        Image.new("RGB", (6, 5), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    items = [{"image": f"{i}.png", "caption": "x"} for i in range(2)]
+    (tmp_path / "c.json").write_text(json.dumps(items))
+    spec = f"json:{tmp_path / 'c.json'}"
+    small, large = (open_pictures(spec, 0, size).fingerprints("train", 0) for size in (16, 32))
+    assert small != large and small == open_pictures(spec, 0, 16).fingerprints("train", 0)
+
+
+def test_the_world_outlines_its_items_without_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_pictures("world", 3, 16)
+    places = [("train", i) for i in range(40)] + [("seen", i) for i in range(5)]
+    made = [source.item(*place) for place in places]
+
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("drawn")
+
+    monkeypatch.setattr("lumoomni.data.world.source.draw", refuse)
+    for place, item in zip(places, made, strict=True):
+        assert source.outline(*place).image.shape == (0, 0, 3)
+        assert replace(source.outline(*place), image=UNSEEN) == replace(item, image=UNSEEN)
+    with pytest.raises(AssertionError, match="drawn"):
+        source.item("train", 0)
+
+
+def test_a_long_look_shows_a_bar_and_a_short_one_none(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(30):
+        Image.new("RGB", (6, 5), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    items = [{"image": f"{i}.png", "caption": f"{i}"} for i in range(30)]
+    (tmp_path / "c.json").write_text(json.dumps(items))
+    with monkeypatch.context() as without:
+        without.delattr("lumoomni.data.watched.Progress")
+        open_pictures(f"json:{tmp_path / 'c.json'}", 0, 16)
+    assert capfd.readouterr().err == ""
+    ticks = itertools.count()
+    monkeypatch.setattr("time.monotonic", lambda: float(next(ticks)))
+    assert len(open_pictures(f"json:{tmp_path / 'c.json'}", 0, 16).problems) == 0  # type: ignore
+    shown = capfd.readouterr().err
+    assert "looking at json" in shown and "30/30 rows" in shown
 
 
 def test_specs_that_name_no_source() -> None:

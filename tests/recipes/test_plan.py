@@ -10,7 +10,14 @@ from lumoomni.cli import app
 from lumoomni.errors import InputError
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.recipes import resolve
-from lumoomni.recipes.plan import GPUS, StagePlan, _forward, fits, plan, shown
+from lumoomni.recipes.gpus import GPUS, find_gpu, gpu_called
+from lumoomni.recipes.loads import loads_of
+from lumoomni.recipes.part_loads import shapes_of
+from lumoomni.recipes.plan import StagePlan, _forward, advice, fits, named_parameters, plan
+from lumoomni.recipes.plan_measure import NoiseTask
+from lumoomni.recipes.plan_report import shown
+from lumoomni.train.optim import Optimizers
+from tests.recipes.tiny import tiny
 
 SHAPE = ThinkerConfig(
     vocab_size=100, width=32, layers=2, heads=2, kv_heads=1, head_width=16, ffn_width=48
@@ -48,33 +55,110 @@ def test_muomnis_text_stage_fits_twelve_gigabytes() -> None:
     assert 1e9 < text.total < 12e9 and fits(made, "3060")["fits"]
 
 
+def big(**changes: float) -> StagePlan:
+    given = {
+        "trained": 1,
+        "frozen": 1,
+        "batch": 8,
+        "accumulate": 3,
+        "updates": 1000,
+        "tokens": 7,
+        "weights": 4 * 10**9,
+        "gradients": 10**9,
+        "optimizer": 2 * 10**9,
+        "activations": 16 * 10**9,
+        "logits": 10**9,
+        "flops": 1e15,
+        **changes,
+    }
+    return StagePlan(stage="x", **given)  # type: ignore[arg-type]
+
+
 def test_a_plan_that_does_not_fit_says_so() -> None:
-    big = StagePlan(
-        stage="x",
-        trained=1,
-        frozen=1,
-        batch=1,
-        accumulate=1,
-        updates=1000,
-        weights=13 * 10**9,
-        gradients=0,
-        optimizer=0,
-        activations=0,
-        logits=0,
-        flops=1e15,
-    )
-    assert not fits([big], "3060")["fits"] and fits([big], "4090")["fits"]
-    assert big.hours("3060") == pytest.approx(1e18 / (GPUS["3060"][0] * 0.4) / 3600)
-    columns, rows = shown([big], "3060")
+    large = big(weights=13 * 10**9, activations=0, gradients=0, optimizer=0, logits=0)
+    assert not fits([large], "3060")["fits"] and fits([large], "4090")["fits"]
+    columns, rows = shown([large], "3060")
     assert "DOES NOT FIT" in columns[-1] and len(columns) == len(rows[0])
+    (said,) = fits([big()], "3060")["advice"]
+    assert said.startswith("x needs 24.00 GB and 3060 has 12.00 GB: ")
+    assert not fits([big()], "h100")["advice"]
 
 
-def test_unknown_gpus_and_unnamed_models_are_refused() -> None:
-    with pytest.raises(InputError, match="did you mean"):
+def test_advice_that_is_followed_fits() -> None:
+    """8 GB stand, 2 GB a sample; of 24 an update 2 fit at a time, 3 would not leave room."""
+    said = advice(big(), 12.5e9, "it")
+    assert "x.loop.batch_size=2 x.loop.accumulate=12," in said
+    assert not advice(big(batch=2, accumulate=12, activations=4 * 10**9), 12.5e9, "it")
+    assert "activation checkpointing" in advice(big(), 9e9, "it")
+    assert "8.00 GB" not in advice(big(), 6e9, "it")
+    assert "alone take 7.00 GB, so no batch_size" in advice(big(), 6e9, "it")
+
+
+def test_hours_are_arithmetic_and_the_optimisers_traffic() -> None:
+    one, gpu = big(), GPUS["3060"]
+    moved = 2 * (2 * one.gradients + one.optimizer)
+    seconds = one.flops / (0.4 * gpu.flops) + moved / gpu.bandwidth
+    assert one.seconds("3060") == pytest.approx(seconds)
+    assert one.hours("3060") == pytest.approx(1000 * seconds / 3600)
+
+
+def test_gpus_are_known_by_what_drivers_call_them() -> None:
+    for name in ("h200", "h100", "a100", "4090", "3090", "l4", "t4"):
+        gpu = find_gpu(name.upper())
+        assert 1e12 < gpu.flops < 1e15 and 1e11 < gpu.bandwidth < 1e13 and gpu.memory >= 12e9
+    called = {
+        "NVIDIA H200": "h200",
+        "NVIDIA H100 80GB HBM3": "h100",
+        "NVIDIA H100 PCIe": None,
+        "NVIDIA A100-SXM4-80GB": "a100",
+        "NVIDIA GeForce RTX 4090": "4090",
+        "NVIDIA GeForce RTX 4090 Laptop GPU": None,
+        "NVIDIA GeForce RTX 3060 Ti": None,
+        "NVIDIA L4": "l4",
+        "NVIDIA L40S": None,
+        "Tesla T4": "t4",
+    }
+    assert {name: gpu_called(name) for name in called} == called
+
+
+def test_the_heads_products_are_counted() -> None:
+    """All positions but the last, forward and the states' gradient and the head's: 6 N V D."""
+    small, large = (
+        plan(tiny().override([f"pretrain_text.thinker.vocab_size={size}"]), only="pretrain_text")[0]
+        for size in (64, 1064)
+    )
+    rows = large.batch * (large.tokens - 1) * large.accumulate
+    assert large.flops - small.flops == 6 * rows * 1000 * 32
+    assert large.logits - small.logits == 2 * rows // large.accumulate * 1000 + 4 * 1000 * 32
+
+
+def test_optimizer_bytes_are_those_that_it_keeps() -> None:
+    recipe = tiny()
+    configs = {stage.name: stage.config for stage in recipe.stages}
+    for one in plan(recipe):
+        loads = loads_of(one.stage, configs, shapes_of(configs))
+        optimizers = Optimizers(named_parameters(loads), configs[one.stage].optim)
+        NoiseTask(loads, 1).loss(0).total.backward()
+        optimizers.step()
+        states = optimizers.tensors().items()
+        kept = sum(t.nbytes for name, t in states if not name.endswith(".step"))
+        assert one.optimizer == kept, one.stage
+
+
+def test_unknown_names_are_refused_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 4090"):
         fits([], "4091")
-    for command in (["plan", "nano", "--gpu", "abacus"], ["plan", "qwen3-8b"]):
+    for command, said in (
+        (["plan", "nano", "--gpu", "abacus"], "there is no GPU 'abacus'"),
+        (["plan", "nano", "--stage", "instuct"], "did you mean instruct"),
+        (
+            ["plan", "nano", "--stage", "sweep_connector"],
+            "'sweep_connector'; did you mean align_connector",
+        ),
+        (["plan", "qwen3-8b"], "no llm was named"),
+    ):
         shown_ = CliRunner().invoke(app, command)
-        assert shown_.exit_code == 2, shown_.output
+        assert shown_.exit_code == 2 and said in shown_.output, shown_.output
 
 
 def test_the_command_prints_json() -> None:
@@ -83,4 +167,4 @@ def test_the_command_prints_json() -> None:
     )
     assert shown_.exit_code == 0, shown_.output
     found = json.loads(shown_.output)
-    assert found["gpu"]["fits"] and "instruct" in {s["stage"] for s in found["stages"]}
+    assert found["gpu"]["fits"] and "align_connector" in {s["stage"] for s in found["stages"]}

@@ -12,7 +12,7 @@ from lumoomni.artifacts import Artifact
 from lumoomni.audits.speech import derange, word_errors
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Report, Verdict, exact, judge
-from lumoomni.infer.assemble import load_part
+from lumoomni.infer.assemble import find_artifact, load_part
 from lumoomni.infer.chat import Choice
 from lumoomni.inspection import verify_all
 from lumoomni.pipeline import Recipe, build
@@ -42,6 +42,15 @@ SMALL = [
     "train_talker.loop.steps=2",
     "train_talker.loop.batch_size=4",
     "train_talker.eval_items=20",
+    "align_connector.loop.steps=4",
+    "align_connector.loop.batch_size=8",
+    "align_connector.thinker_from=0.5",
+    "align_connector.eval_items=20",
+    "sweep_connector.align.loop.steps=2",
+    "sweep_connector.align.loop.batch_size=8",
+    "sweep_connector.align.eval_items=20",
+    "sweep_connector.lr=1e-3,2e-3",
+    "sweep_connector.vision_ln=false",
     "instruct.loop.steps=2",
     "instruct.loop.batch_size=8",
     "instruct.eval_items=20",
@@ -106,7 +115,7 @@ def test_the_toy_model_verifies_loads_talks_and_reports(
     built: tuple[Path, dict[str, Artifact]],
 ) -> None:
     out, _ = built
-    assert verify_all(out) == (6, [])
+    assert verify_all(out) == (8, [])
     lumo = lumoomni.load(out)
     assert lumo.parts.sources["thinker"] == "instruct"
     reply = lumo.chat("hello", choice=Choice(max_new_tokens=4))
@@ -127,6 +136,34 @@ def test_instruct_leaves_towers_and_token_table_alone(
     assert torch.equal(before["token_table.weight"], after["token_table.weight"])
     assert any(not torch.equal(before[key], after[key]) for key in before)
     assert "vision.safetensors" not in artifacts["instruct"].manifest["files"]
+
+
+@pytest.mark.slow
+def test_aligning_changes_the_connector_alone(built: tuple[Path, dict[str, Artifact]]) -> None:
+    made = built[1]["align_connector"]
+    kept = {name for name in made.manifest["files"] if name.endswith(".safetensors")}
+    assert kept == {"image_connector.safetensors"}
+    assert made.report.metrics["frozen.changed"].value == 0
+    log = [json.loads(line) for line in (made.path / "log.jsonl").read_text().splitlines()]
+    assert {"choice", "near", "thinker"} <= log[-1].keys()
+    aligned = load_part(made, "image_connector")
+    later = load_part(built[1]["instruct"], "image_connector")
+    assert type(aligned) is type(later)
+    assert torch.equal(aligned.state_dict()["symbol_table"], later.state_dict()["symbol_table"])
+
+
+@pytest.mark.slow
+def test_a_sweep_ranks_its_runs_and_is_no_model(built: tuple[Path, dict[str, Artifact]]) -> None:
+    made = built[1]["sweep_connector"]
+    rows = json.loads((made.path / "ranking.json").read_text())
+    assert [row["place"] for row in rows] == [1, 2] and rows[0]["loss"][0] <= rows[1]["loss"][0]
+    assert {row["lr"] for row in rows} == {1e-3, 2e-3}
+    for row in rows:
+        folder = made.path / f"lr={row['lr']:g},vision_ln=false"
+        assert (folder / "image_connector.safetensors").is_file()
+        log = (folder / "log.jsonl").read_text().splitlines()
+        assert json.loads(log[-1])["step"] == 2
+    assert find_artifact(built[0]).kind == "instruct"
 
 
 @pytest.mark.slow

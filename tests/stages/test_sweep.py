@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lumoomni.errors import InputError
-from lumoomni.recipes import resolve
+from lumoomni.recipes.nano import nano
 from lumoomni.stages.sweep_connector import (
     Choice,
     SweepConnectorConfig,
@@ -14,7 +14,7 @@ from lumoomni.stages.sweep_connector import (
     settings_of,
 )
 
-CONFIG: SweepConnectorConfig = resolve("qwen3-8b").stage("sweep_connector").config
+CONFIG: SweepConnectorConfig = nano().stage("sweep_connector").config
 
 
 def test_a_grid_or_a_list_and_nothing_twice() -> None:
@@ -32,11 +32,9 @@ def test_a_grid_or_a_list_and_nothing_twice() -> None:
 
 
 def test_rates_go_along_and_all_else_stays() -> None:
-    optim = replace(CONFIG.align.optim, matrix_lr=0.01)
-    config = replace(CONFIG, align=replace(CONFIG.align, optim=optim))
-    made = settings_of(config, Choice(lr=optim.lr * 3, vision_ln=True))
+    made = settings_of(CONFIG, Choice(lr=CONFIG.align.optim.lr * 3, vision_ln=True))
     assert made.vision_ln and made.optim.lr == pytest.approx(3 * CONFIG.align.optim.lr)
-    assert made.optim.matrix_lr == pytest.approx(0.03)
+    assert made.optim.matrix_lr == pytest.approx(3 * CONFIG.align.optim.matrix_lr)
     assert made.loop == CONFIG.align.loop and made.data == CONFIG.align.data
 
 

@@ -41,6 +41,10 @@ SMALL = [
     "align_connector.loop.batch_size=4",
     "align_connector.loop.accumulate=2",
     "align_connector.eval_items=20",
+    "instruct.loop.steps=1",
+    "instruct.loop.batch_size=4",
+    "instruct.loop.accumulate=1",
+    "instruct.eval_items=20",
     "sweep_connector.align.latents=6",
     "sweep_connector.align.width=16",
     "sweep_connector.align.heads=2",
@@ -125,8 +129,9 @@ def test_short_names_reach_their_settings(world: dict[str, str]) -> None:
 
 
 def test_only_the_connector_is_stored_and_it_chats(built: Path, world: dict[str, str]) -> None:
-    files = [path.name for path in built.rglob("*.safetensors")]
-    assert files == ["image_connector.safetensors"] * 3  # aligned, and two of the sweep
+    files = sorted(path.name for path in built.rglob("*.safetensors"))
+    # Aligned, instructed, and two of the sweep.
+    assert files == ["image_connector.safetensors"] * 4 + ["thinker_adapter.safetensors"]
     lumo = lumoomni.load(built)
     assert isinstance(lumo.parts.need("vision"), SiglipTower)
     assert isinstance(lumo.parts.need("image_connector"), PerceiverConnector)
@@ -158,6 +163,43 @@ def test_a_golden_set_is_looked_at_and_changes_nothing(
     assert one == two
 
 
+def test_eval_measures_pictures_of_any_source(built: Path, world: dict[str, str]) -> None:
+    asked = ["eval", str(built), "--suite", "pictures", "--data", world["data"], "--json"]
+    shown = CliRunner().invoke(app, [*asked, "--n", "10"])
+    assert shown.exit_code == 0, shown.output
+    metrics = json.loads(shown.output)["metrics"]
+    assert {"ablation.shuffled_over_correct", "caption.words_wrong", "labels.none"} <= set(metrics)
+    assert metrics["caption.exact"]["n"] <= 10
+    shown = CliRunner().invoke(app, ["eval", str(built), "--n", "10", "--json"])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.output)
+    assert "caption.right" in found["metrics"] and "listening" in found["notes"]
+
+
+def test_kept_features_and_packed_rows_train_the_same_stage(
+    world: dict[str, str], tmp_path: Path
+) -> None:
+    """Kept features give the same connector, bit for bit; packed rows give another one."""
+    weights = {}
+    for name, settings in {
+        "plain": [],
+        "kept": ["align_connector.cache_features=true"],
+        "packed": ["align_connector.pack=256", "align_connector.context=200"],
+        "both": [
+            "align_connector.pack=256",
+            "align_connector.context=200",
+            "align_connector.cache_features=true",
+        ],
+    }.items():
+        made = recipe(world).override(["align_connector.golden=0", *settings])
+        out = tmp_path / name
+        build(made, out, until="align_connector", progress=Progress(silent=True))
+        weights[name] = (out / "align_connector" / "image_connector.safetensors").read_bytes()
+    assert weights["plain"] == weights["kept"] and weights["packed"] == weights["both"]
+    assert weights["plain"] != weights["packed"]
+    assert len(list((tmp_path / "kept" / ".cache" / "features").glob("*/*.arrow"))) == 1
+
+
 def test_a_killed_sweep_goes_on_with_what_is_missing(
     world: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,7 +223,7 @@ def test_a_killed_sweep_goes_on_with_what_is_missing(
 
 def test_a_plan_counts_what_is_built(built: Path, world: dict[str, str]) -> None:
     made = {one.stage: one for one in plan(recipe(world))}["align_connector"]
-    lumo = lumoomni.load(built)
+    lumo = lumoomni.load(built / "align_connector")
 
     def count(part: str) -> int:
         return sum(p.numel() for p in lumo.parts.need(part).parameters())

@@ -1,6 +1,7 @@
 """The loop: one normaliser, exact resume, honest failures."""
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,20 @@ def test_muon_gets_hidden_matrices_only() -> None:
     assert [p.shape for g in muon.param_groups for p in g["params"]] == [torch.Size([4, 4])]
     assert muon.param_groups[0]["lr"] == pytest.approx(0.01)
     assert sum(len(g["params"]) for g in adam.param_groups) == 2
+
+
+def test_many_makers_give_the_same_batches_in_the_same_order(tmp_path: Path) -> None:
+    one, many = Toy(), Toy()
+    fit(one, loop(12), OPTIM, site(tmp_path / "a"))
+    slow = many.batch
+
+    def late(index: int) -> tuple[Tensor, Tensor]:
+        time.sleep(0.004 * (3 - index % 3))  # later ones are ready first
+        return slow(index)
+
+    many.batch = late  # type: ignore[method-assign]
+    fit(many, loop(12, makers=3), OPTIM, site(tmp_path / "b"))
+    for key, value in state(one).items():
+        assert torch.equal(value, state(many)[key])
+    with pytest.raises(ValueError, match="makers must be at least 1"):
+        loop(1, makers=0)

@@ -42,7 +42,7 @@ def test_embeddings_themselves_are_near_and_read_back() -> None:
     found = readout(made, x, symbols, ReadoutConfig())
     assert float(found.near) == 0.0
     assert read_ids(made, x) == rows
-    torch.testing.assert_close(made._said(x).detach(), x)
+    torch.testing.assert_close(made.say(x).detach(), x)
     worse = readout(made, x.roll(1, 0), symbols, ReadoutConfig())
     assert float(worse.near) > 1.0 and float(worse.choice) > float(found.choice)
 
@@ -70,7 +70,7 @@ def test_losses_are_the_formulas() -> None:
 def test_a_said_position_passes_gradients_as_a_mixture() -> None:
     made = connector()
     x = torch.randn(1, 5, WIDTH, requires_grad=True)
-    made._said(x).sum().backward()
+    made.say(x).sum().backward()
     assert x.grad is not None and float(x.grad.abs().sum()) > 0
 
 

@@ -10,17 +10,16 @@ import numpy as np
 
 from lumoomni.data.world.asking import QA, Phrasings, accept, vary, word
 from lumoomni.data.world.counting import number_question
-from lumoomni.data.world.language import any_caption, caption, normalise, noun
+from lumoomni.data.world.language import any_caption, caption, normalise
 from lumoomni.data.world.nameless import rename
 from lumoomni.data.world.questions import PHRASINGS as QUESTIONS
 from lumoomni.data.world.questions import (
-    PLACE_KINDS,
     description,
     handles,
     kinds_for,
     visual_question,
 )
-from lumoomni.data.world.scene import INVERSE, Scene, make_scene
+from lumoomni.data.world.scene import Scene, make_scene
 from lumoomni.data.world.smalltalk import DAYS, INTENTS, NAMES, OPPOSITES, SOUNDS_OF, small_talk
 from lumoomni.data.world.split import COLOURS, check_split, pick, rng
 from lumoomni.errors import InputError
@@ -56,8 +55,6 @@ DAY_AFTER = Phrasings(("What day comes after {x}?", "Which day comes after {x}?"
 PLAIN_KINDS = ("colour", "shape", "size", "count", "count_some", "exists")
 RENAMED_SHARE = 0.4
 """Share of told training scenes in colours or shapes that no picture shows."""
-SHOWN_PLAIN_SHARE = 0.25
-"""Share of training questions about shown scenes that need not be about places."""
 SHARES = {"scene": 0.36, "number": 0.22, "talk": 0.18, "echo": 0.11, "follow": 0.13}
 
 
@@ -137,7 +134,7 @@ def _about(scene: Scene, stream: np.random.Generator) -> QA:
     """One question about what is there, or the request to describe it.
 
     Where things stand is not asked here: told scenes with such questions from the start kept the
-    rest from being learned (LOG.md). `shown_talk` asks it, late in the text stage.
+    rest from being learned (LOG.md). `sensed.py` asks it, late in the text stage.
     """
     kinds = [kind for kind in kinds_for(scene) if kind in PLAIN_KINDS]
     kind = pick(stream, kinds if len(scene.things) == 2 else [*kinds, "describe"])
@@ -163,35 +160,6 @@ def scene_talk(seed: int, split: str, index: int, questions: int) -> Dialogue:
         turns += [("user", question), ("assistant", qa.answer)]
     last = asked[-1]
     return Dialogue(tuple(turns), "scene", last.accepted, any(qa.held_out for qa in asked))
-
-
-def shown(scene: Scene) -> str:
-    """A scene in the bare words that a picture becomes: things from the left, each with its place.
-
-    "large red circle left small blue star right", as the image connector says it.
-    """
-    places: tuple[str, ...] = ("left", "middle", "right") if len(scene.things) == 3 else ("",)
-    if scene.relation is not None:
-        places = (scene.relation.split()[0], INVERSE[scene.relation].split()[0])
-    order = sorted(zip(scene.things, places, strict=True), key=lambda pair: pair[0].x)
-    return " ".join(f"{noun(thing)[2:]} {place}".strip() for thing, place in order)
-
-
-def shown_talk(seed: int, split: str, index: int, questions: int) -> Dialogue:
-    """A scene of two or three things in a picture's words, and questions mostly about places."""
-    stream = rng(seed, "shown-talk", split, index)
-    scene = make_scene(seed, split, index, count=2 + index % 2)
-    if split == "train" and stream.random() < RENAMED_SHARE:
-        scene = rename(scene, stream)
-    turns: list[tuple[str, str]] = []
-    for place in range(questions):
-        kinds = PLACE_KINDS[len(scene.things)]
-        if split == "train" and stream.random() < SHOWN_PLAIN_SHARE:
-            kinds = kinds_for(scene)
-        qa = visual_question(scene, stream, pick(stream, kinds))
-        question = f"{shown(scene)} {qa.question}" if place == 0 else qa.question
-        turns += [("user", question), ("assistant", qa.answer)]
-    return Dialogue(tuple(turns), "shown", qa.accepted, qa.held_out)
 
 
 def echo_line(seed: int, split: str, index: int, stream: np.random.Generator) -> str:

@@ -143,6 +143,21 @@ def caption(
     return text[0].upper() + text[1:] + "."
 
 
+def bare(scene: Scene) -> str:
+    """A scene in bare words, each thing with its place: what a connector that spells says of it.
+
+    "large red circle left small blue star right"; the upper or left one of two comes first. A
+    place beside its thing is found with it, where a caption has to be understood (LOG.md).
+    """
+    things = [noun(thing).removeprefix("a ") for thing in scene.things]
+    places: tuple[str, ...] = ("left", "middle", "right") if len(things) == 3 else ("",)
+    if scene.relation is not None:
+        places = (scene.relation.split()[0], INVERSE[scene.relation].split()[0])
+        if scene.relation in ("below", "right of"):
+            things, places = things[::-1], places[::-1]
+    return " ".join(f"{thing} {place}".strip() for thing, place in zip(things, places, strict=True))
+
+
 def any_caption(scene: Scene, generator: np.random.Generator) -> str:
     """A caption in a style that the scene's split may use."""
     if scene.split != "train" and generator.random() < 0.25:

@@ -1,0 +1,237 @@
+"""Track A: kept features against looking each time, packed rows against padded ones, loading.
+
+Knows: a SigLIP tower and a Qwen3 with random weights, a quarter as wide and half as deep as SO400M
+at 384 pixels and Qwen3-0.6B, with a quarter of its vocabulary; lengths as captions have.
+Does not know: whether anything is learned; only time and memory are measured, in turns.
+Costs: about five minutes on two cores; loading writes 600 MB to the temporary folder.
+
+    python -m benchmarks.track_a --json track_a.json [--quick]
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lumoomni.data.packing import PackConfig, plan_packs
+from lumoomni.ids import IGNORE, IMAGE_PATCH
+from lumoomni.model.hf_weights import load_thinker, save_thinker
+from lumoomni.model.omni import OmniInputs, OmniModel
+from lumoomni.model.perceiver import PerceiverConnector, PerceiverConnectorConfig
+from lumoomni.model.siglip import SiglipTower, SiglipTowerConfig
+from lumoomni.model.thinker import Thinker, ThinkerConfig
+from lumoomni.train.eyes import Eyes
+from lumoomni.train.freeze import freeze
+from lumoomni.train.loss import lm_loss
+
+LATENTS = 64
+QWEN = ThinkerConfig(
+    vocab_size=37_984,
+    width=256,
+    layers=14,
+    heads=4,
+    kv_heads=2,
+    head_width=64,
+    ffn_width=768,
+)
+SIGLIP = {
+    "hidden_size": 288,
+    "intermediate_size": 1076,
+    "num_hidden_layers": 14,
+    "num_attention_heads": 4,
+    "image_size": 384,
+    "patch_size": 14,
+}
+
+
+def parts() -> tuple[OmniModel, PerceiverConnector]:
+    """A frozen tower, a frozen Thinker and a connector of the seed's shape between them."""
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    torch.manual_seed(0)
+    made = SiglipVisionModel(SiglipVisionConfig(**SIGLIP)).to(torch.bfloat16)
+    shape = SiglipTowerConfig(source="", image_size=384, patch=14, width=288)
+    tower = freeze(SiglipTower(shape, made, None))
+    thinker = freeze(Thinker(QWEN).to(torch.bfloat16))
+    connector = PerceiverConnector(
+        PerceiverConnectorConfig(
+            source_width=288, target_width=256, latents=LATENTS, width=128, layers=2, heads=4
+        )
+    )
+    model = OmniModel(thinker, vision=tower, image_connector=connector)  # type: ignore[arg-type]
+    return model, connector
+
+
+def lengths(count: int, seed: int = 0) -> list[int]:
+    """Positions of samples: 64 latents, two markers, a template, and a caption."""
+    stream = np.random.default_rng(seed)
+    return (LATENTS + 14 + stream.gamma(1.6, 16.0, count)).astype(int).tolist()
+
+
+def rows_of(sizes: list[list[int]]) -> OmniInputs:
+    """Rows of documents of such sizes: a picture first, random words after it."""
+    width = max(sum(row) for row in sizes)
+    ids = torch.zeros(len(sizes), width, dtype=torch.long)
+    documents = torch.zeros(len(sizes), width, dtype=torch.long)
+    for r, row in enumerate(sizes):
+        end = 0
+        for number, size in enumerate(row):
+            start, end = end, end + size
+            ids[r, start:end] = torch.randint(5, 1000, (size,))
+            ids[r, start + 1 : start + 1 + LATENTS] = IMAGE_PATCH
+            documents[r, start:end] = number
+        documents[r, end:] = len(row)
+    packed = any(len(row) > 1 for row in sizes)
+    return OmniInputs(
+        ids=ids,
+        lengths=torch.tensor([sum(row) for row in sizes]),
+        documents=documents if packed else None,
+    )
+
+
+def labels_of(inputs: OmniInputs) -> Tensor:
+    """The words after a picture and its template are learned."""
+    labels = inputs.ids.clone()
+    real = torch.arange(labels.shape[1]) < inputs.lengths[:, None]
+    after = torch.zeros_like(real)
+    after[:, 14:] = (inputs.ids[:, :-14] == IMAGE_PATCH) & (inputs.ids[:, 14:] != IMAGE_PATCH)
+    beyond = (inputs.ids != IMAGE_PATCH) & real & ~after
+    labels[~beyond | (labels < 5)] = IGNORE
+    return labels
+
+
+def train(model: OmniModel, connector: PerceiverConnector, rate: float = 1e-4) -> Callable:
+    """A function of inputs and patches [I, N, V] that updates the connector."""
+    optim = torch.optim.AdamW(connector.parameters(), lr=rate, fused=True)
+
+    def step(inputs: OmniInputs, patches: Tensor) -> float:
+        labels = labels_of(inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            images = connector(patches)
+            hidden = model(inputs, images).hidden
+            loss = lm_loss(hidden, labels, model.thinker.head_weight())
+        loss.total.backward()
+        optim.step()
+        optim.zero_grad(set_to_none=True)
+        return float(loss.total.detach())
+
+    return step
+
+
+def cached(samples: int, turns: int) -> dict[str, float]:
+    """Samples a second with and without looking through the tower."""
+    model, connector = parts()
+    step, eyes = train(model, connector), Eyes(tower=model.vision, at_once=samples)  # type: ignore[arg-type]
+    inputs = rows_of([[size] for size in lengths(samples)])
+    pixels = torch.randn(samples, 3, 384, 384)
+    kept = eyes.patches(pixels)
+    times: dict[str, list[float]] = {"seen": [], "kept": []}
+    for turn in range(turns + 1):
+        for name in times:
+            began = time.perf_counter()
+            step(inputs, kept if name == "kept" else eyes.patches(pixels))
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    seen, found = (statistics.median(times[name]) for name in ("seen", "kept"))
+    return {"seen": samples / seen, "kept": samples / found, "ratio": seen / found}
+
+
+def packed(turns: int, rows: int = 2, capacity: int = 2048) -> dict[str, float]:
+    """Real positions a second: rows of 2,048, and as many samples padded in fours and together."""
+    model, connector = parts()
+    step = train(model, connector)
+    sizes = lengths(4096)
+    packs = plan_packs(sizes, PackConfig(capacity=capacity), 0)[:rows]
+    count = sum(len(pack) for pack in packs)
+    full = rows_of([[sizes[i] for i in pack] for pack in packs])
+    loose = [[sizes[i]] for pack in packs for i in pack]
+    forms = {
+        "packed": [full],
+        "padded": [rows_of(loose)],
+        "padded_fours": [rows_of(loose[i : i + 4]) for i in range(0, count, 4)],
+    }
+    patches = torch.randn(count, 729, 288, dtype=torch.bfloat16)
+    real = float(full.lengths.sum())
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    for turn in range(turns + 1):
+        for name, batches in forms.items():
+            began, first = time.perf_counter(), 0
+            for inputs in batches:
+                pictures = int((inputs.ids == IMAGE_PATCH).sum()) // LATENTS
+                step(inputs, patches[first : first + pictures])
+                first += pictures
+            if turn:
+                times[name].append(time.perf_counter() - began)
+    rate = {name: real / statistics.median(spent) for name, spent in times.items()}
+    return {
+        **rate,
+        "fill": real / full.ids.numel(),
+        "padded_fill": real / forms["padded"][0].ids.numel(),
+        "ratio": rate["packed"] / rate["padded"],
+        "ratio_to_fours": rate["packed"] / rate["padded_fours"],
+    }
+
+
+def _peak(folder: str, sink: "multiprocessing.Queue[tuple[float, float]]") -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    thinker = load_thinker(Path(folder), torch.bfloat16)
+    size = sum(p.numel() * p.element_size() for p in thinker.parameters())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sink.put((1024.0 * (peak - before), float(size)))
+
+
+def loading() -> dict[str, float]:
+    """Growth of peak memory of a fresh process that loads a sharded Qwen3, beside its size."""
+    shape = ThinkerConfig(
+        vocab_size=32_000,
+        width=1024,
+        layers=20,
+        heads=16,
+        kv_heads=8,
+        head_width=64,
+        ffn_width=3072,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        save_thinker(Thinker(shape).to(torch.bfloat16), Path(folder) / "llm")
+        spawn = multiprocessing.get_context("spawn")
+        sink = spawn.Queue()
+        child = spawn.Process(target=_peak, args=(str(Path(folder) / "llm"), sink))
+        child.start()
+        grown, size = sink.get()
+        child.join()
+    return {"bytes": size, "peak_growth": grown, "ratio": grown / size}
+
+
+def main() -> None:
+    """Measure, print, optionally write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", choices=("cached", "packed", "loading"))
+    options = parser.parse_args()
+    turns = 2 if options.quick else 5
+    jobs: dict[str, Callable[[], dict[str, float]]] = {
+        "cached": lambda: cached(8, turns),
+        "packed": lambda: packed(turns),
+        "loading": loading,
+    }
+    found = {}
+    for name, job in jobs.items():
+        if options.only in (None, name):
+            found[name] = job()
+            print(name, {key: round(value, 2) for key, value in found[name].items()}, flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

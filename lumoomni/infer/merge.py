@@ -1,0 +1,51 @@
+"""A model's adapters folded into its Thinker, as a Hugging Face Qwen3 folder.
+
+Knows: where parts are, and what a folder needs. Does not know: pictures; the connector stays where
+it is, so the folder is a text model. Costs: the model once, and its bytes on the disk.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from lumoomni.errors import InputError
+from lumoomni.infer.assemble import TOKENIZER, gather
+from lumoomni.model.hf_weights import save_thinker
+from lumoomni.model.lora import merge
+from lumoomni.model.thinker import Thinker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """The folder, how many matrices adapters were folded into, and the type they are stored in."""
+
+    folder: Path
+    matrices: int
+    dtype: str
+
+
+def merge_model(model: Path, out: Path, *, unproven: bool = False) -> Merged:
+    """Write the merged Thinker and its tokenizer to `out`, all or nothing.
+
+    Raises InputError when there are no adapters, and when something is in `out` already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty; give a new folder to write the merged model to")
+    parts = gather(model, unproven=unproven)
+    thinker = parts.need("thinker")
+    assert isinstance(thinker, Thinker)
+    matrices = merge(thinker)
+    if not matrices:
+        raise InputError(
+            f"{parts.artifact.path} has no adapters to merge; give a model that was instructed "
+            "with LoRA"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.parent / f".{out.name}.part"
+    if temporary.exists():
+        shutil.rmtree(temporary)  # what a killed merge left
+    save_thinker(thinker, temporary)
+    parts.text_codec.save(temporary / TOKENIZER)
+    temporary.replace(out)
+    dtype = str(thinker.token_table.weight.dtype).removeprefix("torch.")
+    return Merged(folder=out, matrices=matrices, dtype=dtype)
