@@ -123,9 +123,11 @@ class Layout:
         """
         builder = SequenceBuilder(self.text_codec, self.template)
         mels: list[Tensor] = []
-        for turn in turns:
+        answers = [place for place, turn in enumerate(turns) if turn.role == "assistant"]
+        final = -1 if open_answer or not answers else answers[-1]
+        for number, turn in enumerate(turns):
             learned = turn.role == "assistant"
-            builder.open(turn.role)
+            builder.open(turn.role, last=number == final)
             start = 0
             for place in turn.places or (0,) * len(turn.images):
                 if place > start:
@@ -142,7 +144,7 @@ class Layout:
                 builder.text(turn.text[start:], supervised=learned)
             builder.close(supervised=learned)
         if open_answer:
-            builder.open("assistant")
+            builder.open("assistant", last=True)
         images = [image for turn in turns for image in turn.images] if pixels else []
         return Encoded(
             sequence=builder.build(),

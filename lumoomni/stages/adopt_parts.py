@@ -33,6 +33,7 @@ class AdoptPartsConfig:
     vision: str = ""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     template: str = "chatml"
+    """`qwen3` for checkpoints that were tuned to talk: as theirs, with thinking off."""
     context_tokens: int = 2048
     mel: MelConfig = field(default_factory=MelConfig)
 

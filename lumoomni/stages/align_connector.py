@@ -62,7 +62,7 @@ class AlignConnectorConfig:
     data: str = "world"
     prompt: str = DESCRIBE
     template: str = ""
-    """`compact`, `chatml` or `plain`; empty: as the Thinker learned to talk."""
+    """`compact`, `chatml`, `qwen3` or `plain`; empty: as the Thinker learned to talk."""
     latents: int = 64
     width: int = 512
     layers: int = 2

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lumoomni.audits.ablation import ablate, label_facts
+from lumoomni.audits.golden import Golden
 from lumoomni.audits.text import heldout_loss
 from lumoomni.codecs.text import TextCodec
 from lumoomni.data.conversation import (
@@ -53,7 +54,7 @@ from lumoomni.train.align import seen
 from lumoomni.train.devices import resident
 from lumoomni.train.eyes import Eyes
 from lumoomni.train.freeze import fingerprint, freeze
-from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
+from lumoomni.train.loop import LoopConfig, StepLoss, Watch, fit, site_of
 from lumoomni.train.loss import lm_loss
 from lumoomni.train.optim import OptimConfig
 
@@ -84,7 +85,7 @@ class InstructLoraConfig:
     conversations, without their pictures."""
     prompt: str = DESCRIBE
     template: str = ""
-    """`compact`, `chatml` or `plain`; empty: as the Thinker learned to talk."""
+    """`compact`, `chatml`, `qwen3` or `plain`; empty: as the Thinker learned to talk."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     lora_rate: float = 0.5
     fresh: FreshConnector | None = None
@@ -95,6 +96,9 @@ class InstructLoraConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval_items: int = 200
     eval_batch: int = 16
+    golden: int = 16
+    golden_times: int = 4
+    """Held-out pictures that are described again and again, and how many times in a run."""
     context: int = 2048
     """Longest sequence; longer ones are cut, and counted as truncated."""
     pack: int = 0
@@ -179,8 +183,19 @@ def run(context: StageContext) -> Report:
     torch.manual_seed(context.seed)
     attached = attach(model.thinker, config.lora)
     task = new_task(context, config, bench)
-    fit(task, config.loop, config.optim, site, {"thinker.": config.lora_rate})
+    golden = Golden(
+        model=model,
+        layout=bench.layout,
+        items=take(bench.source, "seen", config.golden),
+        request=config.prompt,
+        folder=site.work,
+    )
+    watch = Watch(max(1, config.loop.steps // config.golden_times), golden.look)
+    watched = replace(site, watch=watch if config.golden else None)
+    fit(task, config.loop, config.optim, watched, {"thinker.": config.lora_rate})
     model.eval()
+    if config.golden:
+        golden.keep(context.out)
     assert model.image_connector is not None
     save_part(context.out, "image_connector", model.image_connector)
     save_adapter(context.out, model.thinker, config.lora, bench.base)

@@ -42,6 +42,8 @@ class Template:
     end: str
     """The symbol that ends every turn; after an answer it is supervised and stops generation."""
     after: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
+    """What follows the opening of the last answer."""
     answers_alone: bool = False
     """Only the assistant has text and an end: pictures with captions, as LLaVA's first stage."""
 
@@ -54,6 +56,13 @@ TEMPLATES: dict[str, Template] = {
         opening={r: ("<|im_start|>", f"{r}\n") for r in ("system", "user", "assistant")},
         end="<|im_end|>",
         after=("\n",),
+    ),
+    # Qwen3's own with thinking off: an empty thought before the last answer, none before earlier.
+    "qwen3": Template(
+        opening={r: ("<|im_start|>", f"{r}\n") for r in ("system", "user", "assistant")},
+        end="<|im_end|>",
+        after=("\n",),
+        last=("<think>\n\n</think>\n\n",),
     ),
     "plain": Template(
         opening=dict.fromkeys(("system", "user", "assistant"), ()),
@@ -110,10 +119,11 @@ class SequenceBuilder:
         if self.template not in TEMPLATES:
             raise ValueError(f"unknown template {self.template!r}; use one of {sorted(TEMPLATES)}")
 
-    def open(self, role: Role) -> "SequenceBuilder":
-        """Start a turn; its header is never supervised."""
+    def open(self, role: Role, *, last: bool = False) -> "SequenceBuilder":
+        """Start a turn; its header is never supervised. `last`: no answer comes after this one."""
         self._role = role
-        for piece in TEMPLATES[self.template].opening[role]:
+        template = TEMPLATES[self.template]
+        for piece in template.opening[role] + (template.last if last else ()):
             self._append(self._piece(piece), supervised=False)
         return self
 

@@ -92,3 +92,34 @@ def test_two_parts_are_as_long_and_echoes_meet_other_company() -> None:
     own = LengthGroups(make, batch_size=8, group=4, parts=2, echo=2)
     assert [own.batch(i) for i in range(1, 16, 2)] == batches[1::2]
     assert sorted(made) == list(range(32, 64))
+
+
+@pytest.mark.parametrize(
+    ("template", "thought"), [("chatml", ""), ("qwen3", "<think>\n\n</think>\n\n")]
+)
+def test_turns_are_written_as_qwen3_does_with_thinking_off(template: str, thought: str) -> None:
+    """Its published template puts an empty thought before the last answer, and before a new one."""
+    codec = text_codec()
+    layout = Layout(text_codec=codec, template=template, mel=MEL)
+    turns = (
+        Turn(role="system", text="S"),
+        Turn(role="user", text="A"),
+        Turn(role="assistant", text="B"),
+        Turn(role="user", text="C"),
+        Turn(role="assistant", text="D"),
+    )
+    begun = (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nA<|im_end|>\n"
+        "<|im_start|>assistant\nB<|im_end|>\n<|im_start|>user\nC<|im_end|>\n"
+        f"<|im_start|>assistant\n{thought}"
+    )
+    made = layout.encode(turns).sequence
+
+    def written(ids: list[int]) -> str:
+        return codec._tokenizer.decode(ids, skip_special_tokens=False)
+
+    assert written(made.ids.tolist()) == begun + "D<|im_end|>\n"
+    opened = layout.encode(turns[:-1], open_answer=True).sequence
+    assert written(opened.ids.tolist()) == begun
+    learned = [i for i in made.labels.tolist() if i >= 0]
+    assert written(learned) == "B<|im_end|>D<|im_end|>"

@@ -344,6 +344,13 @@ def test_every_answer_is_learned_and_kept_features_serve(
     assert bench.model.image_connector.up.weight.grad is not None
 
 
+def test_the_golden_set_is_described_while_it_learns(built: Path) -> None:
+    rows = [json.loads(x) for x in (built / "instruct" / "golden.jsonl").read_text().splitlines()]
+    assert len({row["step"] for row in rows}) > 1 and all(row["wanted"] for row in rows)
+    pictures = list((built / "instruct" / "golden").glob("*.png"))
+    assert len(pictures) == len({row["item"] for row in rows})
+
+
 def test_the_aligned_connector_is_what_it_starts_from(
     task: tuple[InstructLoraTask, Any], built: Path
 ) -> None:
