@@ -13,7 +13,12 @@ import typer
 
 from lumoomni.exits import print_json, verb
 
-VERB_MODULES = ("lumoomni.cli_talk", "lumoomni.cli_data", "lumoomni.cli_merge")
+VERB_MODULES = (
+    "lumoomni.cli_talk",
+    "lumoomni.cli_data",
+    "lumoomni.cli_merge",
+    "lumoomni.cli_tokens",
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Build = Annotated[Path, typer.Argument(help="A build directory, for example runs/nano.")]

@@ -1,5 +1,11 @@
-"""Shared test settings: one torch thread, so that workers do not fight and results repeat."""
+"""Shared test settings: one torch thread, so that workers do not fight and results repeat.
+
+No example of Hypothesis fails for having been slow: machines are busy.
+"""
 
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")

@@ -40,6 +40,8 @@ def parse(words: list[str]) -> None:
         if name not in command.commands:
             raise Wrong(f"no command {name!r}")
         command = command.commands[name]
+    if not [word for word in words if not word.startswith("-")]:
+        words = [*words, "--help"]  # named in passing
     command.make_context(command.name, words, resilient_parsing=False).close()
 
 
@@ -52,8 +54,6 @@ def test_documented_commands_parse(page: str, line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
     if not words or "|" in words or any(word.isupper() and word.isalpha() for word in words):
         return  # a form such as `lumo build RECIPE`, or a list of verbs
-    if not [word for word in words[1:] if not word.startswith("-")]:
-        words.append("--help")  # named in passing
     try:
         parse(words)
     except typer.Exit:

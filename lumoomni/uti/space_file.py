@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from lumoomni.codecs.facts import CodecFacts
 from lumoomni.config import from_dict
 from lumoomni.errors import InputError
 from lumoomni.runtime import atomic_write_json, atomic_write_text
-from lumoomni.uti.space import VERSION, CodecFacts, Range, TokenSpace, check_ranges
+from lumoomni.uti.space import VERSION, Range, TokenSpace, check_ranges
 
 FILE = "token_space.json"
 SIDECAR = "token_space.sha256"

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lumoomni.codecs.facts import CodecFacts
 from lumoomni.errors import InputError
 from lumoomni.uti.grammar import PAD, Grammar, State
-from lumoomni.uti.space import CodecFacts, flatten, new_space, unflatten
+from lumoomni.uti.space import flatten, new_space, unflatten
 
 IMAGE = CodecFacts(kind="image", name="vq", weights="a", codebooks=1, codebook_size=16, tokens=4)
 AUDIO = CodecFacts(

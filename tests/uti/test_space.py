@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lumoomni.codecs.facts import CodecFacts
 from lumoomni.errors import InputError
 from lumoomni.uti.space import (
     SPECIAL_SLOTS,
     SPECIALS,
-    CodecFacts,
     Range,
     TokenSpace,
     flatten,
