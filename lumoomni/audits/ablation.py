@@ -159,8 +159,8 @@ def by_length(ablation: Ablation, edges: tuple[int, int]) -> dict[str, Metric]:
 
 
 def label_facts(items: Sequence[Encoded], most: int) -> dict[str, Metric]:
-    """Share of items without a label and of those over `most` positions, and labels an item."""
-    labels = [int((item.sequence.labels[1:] != IGNORE).sum()) for item in items]
+    """Share of items over `most` positions, of those without a label within, and labels an item."""
+    labels = [int((item.sequence.labels[1:most] != IGNORE).sum()) for item in items]
     long = sum(len(item) > most for item in items)
     return {
         "labels.none": wilson(sum(count == 0 for count in labels), len(items)),

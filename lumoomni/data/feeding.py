@@ -70,7 +70,8 @@ class Feed:
         else:
             batch = collate_packed(encoded)
         if self._cache is not None:
-            keys = [k for i in itertools.chain(*chosen) for k in self._keys(i)]
+            samples = zip(itertools.chain(*chosen), itertools.chain(*encoded), strict=True)
+            keys = [key for i, made in samples for key in self._keys(i, made)]
             batch = replace(batch, features=self._cache.read(keys))
         return Fed(batch, items)
 
@@ -89,8 +90,10 @@ class Feed:
         made = self._layout.encode(picture_turns(item, self._request), pixels=not cached)
         return item, shorten(made, self._context)
 
-    def _keys(self, index: int) -> tuple[str, ...]:
-        return self._source.fingerprints("train", index)
+    def _keys(self, index: int, made: Encoded) -> tuple[str, ...]:
+        """Of the pictures that are not cut off."""
+        shown = sum(slot.kind == "image" for slot in made.sequence.slots)
+        return self._source.fingerprints("train", index)[:shown]
 
     def _rows(self, index: int) -> list[tuple[int, ...]]:
         """The samples of a packed batch's rows."""
@@ -120,7 +123,7 @@ class Feed:
     def _length(self, index: int) -> int:
         item = self._source.outline("train", index)
         made = self._layout.encode(picture_turns(item, self._request), pixels=False)
-        return min(len(made), self._context)
+        return len(shorten(made, self._context))
 
 
 @dataclass(frozen=True)
@@ -135,18 +138,26 @@ class _Epoch:
 
 
 def shorten(item: Encoded, most: int) -> Encoded:
-    """The first `most` positions; what is cut off is counted by the stage's truncation metric.
+    """The first `most` positions, or fewer: never part of a picture or a sound.
 
-    Raises InputError when the cut would go through a picture or a sound.
+    What is cut off is counted by the stage's truncation metric. Raises InputError when not even the
+    first of them fits.
     """
     made = item.sequence
     if len(made) <= most:
         return item
-    if any(slot.stop > most for slot in made.slots):
+    limit = most
+    for slot in made.slots:
+        if slot.stop >= limit:  # its end marker too
+            limit = min(limit, slot.start - 1)
+    slots = tuple(slot for slot in made.slots if slot.stop < limit)
+    if made.slots and not slots:
         raise InputError(
-            f"a sample of {len(made)} positions cannot be cut to {most}: a picture stands there; "
-            "raise the context, or use fewer positions a picture"
+            f"a sample of {len(made)} positions cannot be cut to {most}: its first picture or "
+            f"sound ends at {made.slots[0].stop}; raise the context, or use fewer positions a picture"
         )
-    spans = tuple(replace(s, stop=min(s.stop, most)) for s in made.spans if s.start < most)
-    cut = Ids(made.ids[:most], made.labels[:most], made.slots, spans)
-    return Encoded(sequence=cut, pixels=item.pixels, mels=item.mels)
+    spans = tuple(replace(s, stop=min(s.stop, limit)) for s in made.spans if s.start < limit)
+    cut = Ids(made.ids[:limit], made.labels[:limit], slots, spans)
+    pictures = sum(slot.kind == "image" for slot in slots)
+    sounds = len(slots) - pictures
+    return Encoded(sequence=cut, pixels=item.pixels[:pictures], mels=item.mels[:sounds])

@@ -19,7 +19,7 @@ from lumoomni.audits.text import share_right
 from lumoomni.codecs.text import TextCodec
 from lumoomni.data.conversation import Encoded, Layout, picture_turns
 from lumoomni.data.feature_cache import FeatureCache
-from lumoomni.data.feeding import Feed
+from lumoomni.data.feeding import Feed, shorten
 from lumoomni.data.packing import PackConfig
 from lumoomni.data.sample import PictureItem, PictureSource, take
 from lumoomni.data.sources import open_pictures
@@ -260,7 +260,8 @@ def measure(
     """The ablation on held-out captions, labels, losses by length, and captions read rightly."""
     items = take(source, "seen", config.eval_items)
     encoded = [encode(layout, item, config.prompt) for item in items]
-    found = ablation_of(model, items, encoded, layout, config, seed)
+    shown = [shorten(made, config.context) for made in encoded]
+    found = ablation_of(model, items, shown, layout, config, seed)
     metrics = {**found.metrics(), **by_length(found, config.length_edges)}
     train = [
         encode(layout, item, config.prompt) for item in take(source, "train", config.eval_items)

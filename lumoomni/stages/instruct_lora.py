@@ -25,7 +25,7 @@ from lumoomni.data.conversation import (
     picture_turns,
     text_turns,
 )
-from lumoomni.data.feeding import Feed
+from lumoomni.data.feeding import Feed, shorten
 from lumoomni.data.sample import PictureItem, PictureSource, take
 from lumoomni.data.sources import open_pictures, open_text
 from lumoomni.errors import InputError
@@ -316,7 +316,8 @@ def measure(bench: Bench, config: InstructLoraConfig, seed: int) -> dict[str, Me
             f"all {len(items)} held-out conversations are about one picture or say the same, so "
             "none can lend another its picture; give more data"
         )
-    found = ablate(bench.model, encoded, names, seed=seed, batch=config.eval_batch)
+    shown = [shorten(made, config.context) for made in encoded]
+    found = ablate(bench.model, shown, names, seed=seed, batch=config.eval_batch)
     train = take(bench.source, "train", config.eval_items)
     learned = [encode(bench.layout, item, config.prompt) for item in train]
     return {**found.metrics(), **label_facts(learned + encoded, config.context)}

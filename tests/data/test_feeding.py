@@ -12,7 +12,7 @@ from lumoomni.data.feeding import Feed, shorten
 from lumoomni.data.packing import PackConfig
 from lumoomni.data.sample import PictureItem
 from lumoomni.errors import InputError
-from lumoomni.ids import IGNORE
+from lumoomni.ids import IGNORE, IMAGE_PATCH
 from tests.tiny import MEL, text_codec
 
 CODEC = text_codec()
@@ -107,7 +107,15 @@ def test_too_long_a_sample_is_cut_in_its_text_and_never_in_a_picture() -> None:
     assert cut.sequence.ids.tolist() == whole.sequence.ids.tolist()[:-3]
     assert all(span.stop <= len(cut) for span in cut.sequence.spans)
     assert shorten(whole, len(whole)) is whole
-    with pytest.raises(InputError, match=f"{len(whole)} positions cannot be cut to 5: a picture"):
+    with pytest.raises(InputError, match=f"{len(whole)} positions cannot be cut to 5: its first"):
         shorten(whole, 5)
+    two = (Turn(role="user", text="and", images=(np.ones((8, 8, 3), np.uint8),)), turns[1])
+    both = LAYOUT.encode((*turns, *two))
+    second = both.sequence.slots[1]
+    for most in range(second.start - 1, second.stop + 1):
+        cut = shorten(both, most)
+        assert len(cut) == second.start - 1 and len(cut.pixels) == 1 == len(cut.sequence.slots)
+        assert int((cut.sequence.ids == IMAGE_PATCH).sum()) == LAYOUT.image_positions
+    assert len(shorten(both, second.stop + 1).pixels) == 2
     with pytest.raises(InputError, match="100 positions do not fit rows of 50"):
         feed(Pictures(), capacity=50)
