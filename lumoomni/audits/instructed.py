@@ -14,7 +14,7 @@ from lumoomni.data.conversation import Layout, Turn
 from lumoomni.data.mixture import InstructData
 from lumoomni.data.world.language import exact_match, matches, normalise
 from lumoomni.data.world.questions import VISUAL_KINDS, kinds_for, visual_question
-from lumoomni.data.world.scene import Scene, draw, twin
+from lumoomni.data.world.scene import Scene, draw, twin, twin_kinds
 from lumoomni.data.world.split import rng
 from lumoomni.gates import Metric
 from lumoomni.infer.answer import answer, omni_embedder
@@ -96,7 +96,7 @@ def picture_pairs(data: InstructData, count: int) -> list[tuple[Scene, Scene, st
         if not kinds:
             continue
         kind = kinds[int(stream.integers(len(kinds)))]
-        if kind == "relation" and len(scene.things) != 2:
+        if TWIN_OF[kind] not in twin_kinds(scene):
             continue
         other = twin(scene, index, TWIN_OF[kind])
         if kind not in kinds_for(other):

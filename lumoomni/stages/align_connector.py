@@ -23,7 +23,7 @@ from lumoomni.data.feeding import Feed, shorten
 from lumoomni.data.packing import PackConfig
 from lumoomni.data.sample import PictureItem, PictureSource, take
 from lumoomni.data.sources import open_pictures
-from lumoomni.data.world.scene import draw, twin
+from lumoomni.data.world.scene import draw, twin, twin_kinds
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, exact
 from lumoomni.infer.assemble import (
@@ -290,7 +290,9 @@ def ablation_of(
         if item.scene is None:
             twins = None
             break
-        other = twin(item.scene, index, TWINS[index % len(TWINS)])
+        kinds = [kind for kind in twin_kinds(item.scene) if kind in TWINS]
+        kind = TWINS[index % len(TWINS)]
+        other = twin(item.scene, index, kind if kind in kinds else kinds[0])
         changed = PictureItem(draw(other, item.image.shape[0]), item.caption, None, item.name)
         twins.append(encode(layout, changed, config.prompt))
     names = [item.caption for item in items]

@@ -203,27 +203,50 @@ def _fallback(radii: list[float], wanted: str) -> list[tuple[float, float]]:
 def twin(scene: Scene, index: int, kind: str) -> Scene:
     """The same scene with exactly one attribute changed: a hard negative.
 
-    ``index`` picks the thing (modulo their number) and the new value. "relation" mirrors a scene
-    of two things along their axis. Never makes a pair that the split may not have. Raises
-    InputError for an unknown kind and for "relation" without exactly two things.
+    ``index`` picks the thing (modulo their number) and the new value; where that thing cannot
+    change, the next one does. "relation" mirrors a scene of two things along their axis. Never
+    makes a pair that the split may not have. Raises InputError for a kind not in `twin_kinds`.
     """
     if kind not in TWIN_KINDS:
         raise InputError(f"unknown kind of twin {kind!r}: use one of {', '.join(TWIN_KINDS)}")
     if kind == "relation":
         return _mirror(scene)
     place = index % len(scene.things)
-    thing = scene.things[place]
     stream = rng(scene.key, "twin", kind, index)
     if kind == "size":
         return _resized(scene, place, stream)
+    for step in range(len(scene.things)):
+        place = (index + step) % len(scene.things)
+        options = _other_pairs(scene, place, kind)
+        if options:
+            colour, shape = pick(stream, options)
+            return _with(scene, place, replace(scene.things[place], colour=colour, shape=shape))
+    raise InputError(
+        f"no {kind} of this scene's {len(scene.things)} things can change to one that its split "
+        "may have: choose another kind"
+    )
+
+
+def twin_kinds(scene: Scene) -> tuple[str, ...]:
+    """The kinds of twin that the scene has: three red things may hold every red shape there is."""
+    found = [
+        kind
+        for kind in ("colour", "shape")
+        if any(_other_pairs(scene, place, kind) for place in range(len(scene.things)))
+    ]
+    return (*found, "size", *(("relation",) if scene.relation is not None else ()))
+
+
+def _other_pairs(scene: Scene, place: int, kind: str) -> list[tuple[str, str]]:
+    """(colour, shape) that a thing may take instead, one of both the same."""
+    thing = scene.things[place]
     taken = {other.pair for other in scene.things}
     if kind == "colour":
         options = [(colour, thing.shape) for colour in COLOURS]
     else:
         options = [(thing.colour, shape) for shape in SHAPES]
     allowed = pairs_of(scene.split)
-    colour, shape = pick(stream, [p for p in options if p in allowed and p not in taken])
-    return _with(scene, place, replace(thing, colour=colour, shape=shape))
+    return [pair for pair in options if pair in allowed and pair not in taken]
 
 
 def _with(scene: Scene, place: int, thing: Thing) -> Scene:
