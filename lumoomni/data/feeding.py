@@ -154,7 +154,7 @@ def shorten(item: Encoded, most: int) -> Encoded:
     if made.slots and not slots:
         raise InputError(
             f"a sample of {len(made)} positions cannot be cut to {most}: its first picture or "
-            f"sound ends at {made.slots[0].stop}; raise the context, or use fewer positions a picture"
+            f"sound ends at {made.slots[0].stop}; raise the context, or lower the latents"
         )
     spans = tuple(replace(s, stop=min(s.stop, limit)) for s in made.spans if s.start < limit)
     cut = Ids(made.ids[:limit], made.labels[:limit], slots, spans)

@@ -161,13 +161,15 @@ def _instruct() -> InstructConfig:
     return InstructConfig(
         mixture=InstructMixture(
             caption=0.07,
-            look=0.28,
-            write_down=0.13,
-            spoken=0.17,
+            look=0.32,
+            write_down=0.11,
+            spoken=0.14,
             spoken_look=0.14,
             text_share=0.12,
-            compare=0.09,
+            compare=0.10,
+            place=0.65,
         ),
-        loop=LoopConfig(steps=1100, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=1600, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
+        perceiver_rate=0.1,
     )
