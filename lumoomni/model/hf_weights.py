@@ -3,24 +3,23 @@
 Knows: their config.json, their tensor names (per-expert and stacked experts), and how ours are
 fused (query, key and value in one matrix; gate and up in one).
 Does not know: tokenizers, hubs or training.
-Costs: the model once plus one tensor; files are memory-mapped and never read whole.
+Costs: the model once; one tensor more where a type changes on the way.
 """
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lumoomni.errors import InputError
 from lumoomni.model.moe import MoEConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
+from lumoomni.model.weight_files import StoredTensor, stored_tensors
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -49,20 +48,17 @@ def load_thinker(folder: Path, dtype: torch.dtype = torch.float32, device: str =
     thinker = thinker.to(dtype).to_empty(device=device)
     thinker.rope.rebuild(torch.device(device))
     parameters = dict(thinker.named_parameters())
-    with ExitStack() as stack:
-        sources = _open_all(folder, stack)
-        plan = pieces(config, stacked=any(".experts.gate_up_proj" in name for name in sources))
-        _check_names(folder, config, plan, set(sources))
-        for piece in plan:
-            target = _target(parameters, piece)
-            value = sources[piece.source](piece.source)
-            if value.shape != target.shape:
-                raise InputError(
-                    f"{piece.source} in {folder} has shape {tuple(value.shape)}, but config.json "
-                    f"asks for {tuple(target.shape)}; the two files do not belong together"
-                )
-            with torch.no_grad():
-                target.copy_(value)
+    sources = _open_all(folder)
+    plan = pieces(config, stacked=any(".experts.gate_up_proj" in name for name in sources))
+    _check_names(folder, config, plan, set(sources))
+    for piece in plan:
+        target, value = _target(parameters, piece), sources[piece.source]
+        if value.shape != target.shape:
+            raise InputError(
+                f"{piece.source} in {folder} has shape {value.shape}, but config.json "
+                f"asks for {tuple(target.shape)}; the two files do not belong together"
+            )
+        value.fill(target)
     return thinker
 
 
@@ -73,8 +69,7 @@ def inspect_thinker(folder: Path) -> ThinkerConfig:
     """
     folder = Path(folder)
     config = config_from_hf(read_config(folder))
-    with ExitStack() as stack:
-        names = set(_open_all(folder, stack))
+    names = set(_open_all(folder))
     stacked = any(".experts.gate_up_proj" in name for name in names)
     _check_names(folder, config, pieces(config, stacked=stacked), names)
     return config
@@ -187,19 +182,18 @@ def _target(parameters: dict[str, Any], piece: Piece) -> Tensor:
     return target if piece.rows is None else target[piece.rows]
 
 
-def _open_all(folder: Path, stack: ExitStack) -> dict[str, Callable[[str], Tensor]]:
-    """Tensor name -> a function that reads it, over every shard of the folder."""
+def _open_all(folder: Path) -> dict[str, StoredTensor]:
+    """Tensor name -> where it is stored, over every shard of the folder."""
     if (folder / INDEX).is_file():
         files = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
     else:
         files = [WEIGHTS]
-    readers: dict[str, Callable[[str], Tensor]] = {}
+    found: dict[str, StoredTensor] = {}
     for name in files:
         if not (folder / name).is_file():
             raise InputError(f"{folder / name} does not exist; the checkpoint is incomplete")
-        opened = stack.enter_context(safe_open(folder / name, framework="pt"))
-        readers.update(dict.fromkeys(opened.keys(), opened.get_tensor))
-    return readers
+        found.update(stored_tensors(folder / name))
+    return found
 
 
 def _check_names(folder: Path, config: ThinkerConfig, plan: list[Piece], found: set[str]) -> None:

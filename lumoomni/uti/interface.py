@@ -26,9 +26,9 @@ class MediaCodec(Protocol):
 
     facts: CodecFacts
 
-    def encode(self, media: Any) -> np.ndarray: ...
+    def encode(self, media: Any, /) -> np.ndarray: ...
 
-    def decode(self, codes: np.ndarray) -> Any: ...
+    def decode(self, codes: np.ndarray, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,12 @@ class UTI:
             ids.append(self.space.special(END[span.kind]))
         return np.asarray(ids, dtype=np.int64)
 
-    def unpack(self, ids: Sequence[int]) -> list[TokenSpan]:
+    def unpack(self, ids: Sequence[int] | np.ndarray) -> list[TokenSpan]:
         """The segments of a sequence; ids between segments are left out.
 
         Raises InputError naming the first place that the grammar does not allow.
         """
+        ids = [int(token) for token in ids]
         problem = self.grammar.check(ids)
         if problem:
             raise InputError(problem)
