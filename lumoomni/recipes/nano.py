@@ -169,7 +169,7 @@ def _instruct() -> InstructConfig:
             compare=0.10,
             place=0.65,
         ),
-        loop=LoopConfig(steps=1300, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=1200, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
         perceiver_rate=0.1,
     )
