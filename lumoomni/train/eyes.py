@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lumoomni.data.feature_cache import FeatureCache, FeatureFacts
 from lumoomni.data.sample import PictureItem, PictureSource
+from lumoomni.data.watched import watched
 from lumoomni.model.siglip import SiglipTower
 from lumoomni.model.vision import VisionTower
 from lumoomni.runtime import Progress
@@ -81,7 +82,7 @@ def fill_cache(
     )
     cache = FeatureCache(root, facts)
     missing: dict[str, tuple[int, int]] = {}
-    for index in indices:
+    for index in watched(indices, "hashing pictures", "sample"):
         for place, key in enumerate(source.fingerprints("train", index)):
             if key not in cache:
                 missing.setdefault(key, (index, place))
