@@ -10,7 +10,7 @@ from lumoomni.data.world.asking import QA, Phrasings, accept, word
 from lumoomni.data.world.counting import number_forms
 from lumoomni.data.world.language import article, caption
 from lumoomni.data.world.scene import Scene, make_scene
-from lumoomni.data.world.split import pick, rng
+from lumoomni.data.world.split import pairs_of, pick, rng
 
 WHICH = Phrasings(
     (
@@ -18,6 +18,12 @@ WHICH = Phrasings(
         "Which picture shows {x}?",
         "In which picture is there {x}?",
         "Which of the pictures has {x}?",
+        "Which one has {x}?",
+        "Which of the two shows {x}?",
+        "Say which picture shows {x}.",
+        "Tell me which of the pictures has {x}.",
+        "In which of the two pictures do you see {x}?",
+        "Is it the first or the second picture that has {x}?",
     ),
     ("Which of the pictures shows {x}?", "Tell me which picture has {x}."),
 )
@@ -41,12 +47,19 @@ HAS = Phrasings(
         "Is there {x} in the {n} picture?",
         "Can you see {x} in the {n} picture?",
         "Does the {n} picture have {x}?",
+        "Do you see {x} in the {n} picture?",
+        "Yes or no, is there {x} in the {n} picture?",
+        "Look at the {n} picture: is there {x}?",
+        "Is it true that there is {x} in the {n} picture?",
     ),
     ("Tell me, is there {x} in the {n} picture?",),
 )
 ORDER = ("first", "second")
-SHARES = {"which": 0.6, "has": 0.2, "shown": 0.12, "counted": 0.08}
+SHARES = {"which": 0.66, "has": 0.14, "shown": 0.12, "counted": 0.08}
 """How often each kind is asked. Whether a picture has something is half the way to which has."""
+NOWHERE = 0.4
+"""Share of things asked for and not there that are in the other picture neither: with none, a
+yes is a matter of both pictures at once, which is learned late if at all."""
 
 
 def two_scenes(seed: int, split: str, index: int) -> tuple[Scene, Scene]:
@@ -72,6 +85,8 @@ def compared(scenes: tuple[Scene, Scene], stream: np.random.Generator, kind: str
         accepted = accept(f"the {name}", name, f"the {name} one", f"the {name} picture")
     elif kind == "has" and (options := _only_here(scene, other)):
         here = bool(stream.random() < 0.5)
+        if not here and stream.random() < NOWHERE:
+            options = _nowhere(split, scenes)
         asked = word(HAS, split, stream, x=pick(stream, options), n=ORDER[number ^ (not here)])
         accepted = accept("yes" if here else "no")
     elif kind == "counted":
@@ -81,6 +96,12 @@ def compared(scenes: tuple[Scene, Scene], stream: np.random.Generator, kind: str
         asked = word(SHOWN, split, stream, n=name)
         accepted = accept(caption(scene))
     return QA(asked.text, accepted[0], kind, accepted, asked.held_out)
+
+
+def _nowhere(split: str, scenes: tuple[Scene, Scene]) -> list[str]:
+    """Pairs that neither picture shows."""
+    here = {thing.pair for scene in scenes for thing in scene.things}
+    return [f"{article(c)} {s}" for c, s in pairs_of(split) if (c, s) not in here]
 
 
 def _only_here(scene: Scene, other: Scene) -> list[str]:

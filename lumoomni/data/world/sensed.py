@@ -34,7 +34,7 @@ PLAIN_SHARE, COUNT_SHARE = 0.25, 0.1
 DESCRIBE_SHARE = 0.12
 """Share of training turns about shown scenes that ask to describe them."""
 HEARD = {"question": 0.35, "write": 0.35, "look": 0.3}
-TWO_SHARE = 0.4
+TWO_SHARE = 0.5
 """Share of shown training rows with two pictures."""
 SLOWEST, FASTEST = 5.0, 2.0
 """Positions that speech takes for each id of its words."""

@@ -69,7 +69,8 @@ def solve(scene: Scene, qa: QA) -> str:
     if qa.kind == "exists":
         return "yes" if any(f"{t.colour} {t.shape}" in asked for t in scene.things) else "no"
     if qa.kind == "place":
-        side = ("left", "middle", "right").index(asked.split()[-1])
+        (named,) = re.findall("left|middle|right", asked)
+        side = ("left", "middle", "right").index(named)
         thing = sorted(scene.things, key=lambda t: t.x)[side]
         return f"a {thing.size} {thing.colour} {thing.shape}"
     if qa.kind == "where":
