@@ -1,0 +1,174 @@
+"""New symbols for a frozen Thinker: embedding and head rows of their own, beside its tables.
+
+Knows: how ids past the base table are embedded, and how logits over both blocks are made.
+Does not know: what the symbols mean, losses, or where rows are stored (`infer/row_package.py`).
+Costs: K x D numbers, twice where the base's head is untied. The base table is never copied,
+resized or written, so every id of it is embedded and scored to the bit as before.
+
+Rows are float32 whatever the base's type, for small updates vanish in bfloat16, and are cast per
+use. A Thinker with tied tables gets one set of rows for both ends.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lumoomni.model.thinker import Thinker
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsConfig:
+    """Ids `start` .. `start + count - 1`; `start` is the base table's length."""
+
+    start: int
+    count: int
+    width: int
+    tied: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.start, self.count, self.width) < 1:
+            raise ValueError(
+                f"rows need a base, a count and a width, got {self.start}, {self.count} and "
+                f"{self.width}"
+            )
+
+
+class Rows(nn.Module):
+    """`row_table` [K, D] embeds, `row_head` [K, D] scores; one table when tied."""
+
+    def __init__(self, config: RowsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.row_table = nn.Parameter(torch.empty(config.count, config.width))
+        self.row_head = None if config.tied else nn.Parameter(torch.empty_like(self.row_table))
+        nn.init.normal_(self.row_table, std=0.02)
+        if self.row_head is not None:
+            nn.init.normal_(self.row_head, std=0.02)
+
+    def head_rows(self) -> Tensor:
+        """[K, D] that score: the tied table, or the head's own."""
+        return self.row_table if self.row_head is None else self.row_head
+
+    def embed(self, ids: Tensor, table: Tensor) -> Tensor:
+        """ids [...] over both blocks -> [..., D] in the base table's type.
+
+        Raises ValueError for an id past the last row.
+        """
+        start, count = self.config.start, self.config.count
+        if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < start + count:
+            raise ValueError(
+                f"ids run from {int(ids.min())} to {int(ids.max())}, but there are {start} base "
+                f"rows and {count} new ones"
+            )
+        new = ids >= start
+        base = F.embedding(ids.clamp(max=start - 1), table)
+        if not bool(new.any()):
+            return base
+        rows = F.embedding((ids - start).clamp(min=0), self.row_table).to(base.dtype)
+        return torch.where(new[..., None], rows, base)
+
+
+class RowThinker(nn.Module):
+    """A Thinker with new rows: the same body, ids and logits over both blocks.
+
+    The Thinker is held, not owned: what is trained of it is the caller's business.
+    """
+
+    def __init__(self, thinker: Thinker, rows: Rows) -> None:
+        super().__init__()
+        refuse_misfit(thinker, rows.config)
+        self.thinker, self.rows = thinker, rows
+
+    @property
+    def size(self) -> int:
+        """Ids in all."""
+        return self.rows.config.start + self.rows.config.count
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """ids [B, T] -> [B, T, D]."""
+        return self.rows.embed(ids, self.thinker.token_table.weight)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """hidden [..., D] -> logits [..., V + K]. The base's product has the shape that it has
+        without new rows, so that its logits are the same bits."""
+        rows = F.linear(hidden, self.rows.head_rows().to(hidden.dtype))
+        return torch.cat([self.thinker.head(hidden), rows], -1)
+
+    def head_slice(self, hidden: Tensor, spans: Sequence[tuple[int, int]]) -> Tensor:
+        """Logits [..., n] of the ids of `spans` (start, stop) alone, one after the other."""
+        weights = [self.weight_slice(start, stop) for start, stop in spans]
+        return torch.cat([F.linear(hidden, w.to(hidden.dtype)) for w in weights], -1)
+
+    def weight_slice(self, start: int, stop: int) -> Tensor:
+        """Head rows [stop - start, D] of ids start .. stop - 1, which lie in one block: a view."""
+        edge = self.rows.config.start
+        if not 0 <= start < stop <= self.size or start < edge < stop:
+            raise ValueError(
+                f"ids {start} to {stop - 1} are no part of one block: the base ends at {edge}, "
+                f"all at {self.size}"
+            )
+        if start >= edge:
+            return self.rows.head_rows()[start - edge : stop - edge]
+        return self.thinker.head_weight()[start:stop]
+
+
+def refuse_misfit(thinker: Thinker, config: RowsConfig) -> None:
+    """Raises ValueError unless rows begin where the Thinker's table ends and are as wide."""
+    shape = thinker.config
+    have = (shape.vocab_size, shape.width, shape.tied)
+    want = (config.start, config.width, config.tied)
+    if have != want:
+        raise ValueError(
+            f"rows were made for a base of {want[0]} rows, width {want[1]}, tied {want[2]}, but "
+            f"this Thinker has {have[0]}, {have[1]}, {have[2]}"
+        )
+
+
+@torch.no_grad()
+def start_from_text(rows: Rows, thinker: Thinker, seed: int, spread: float = 0.02) -> None:
+    """Each row at the mean of the text rows plus noise of `spread` of their deviation, by width.
+
+    The seed's start (its Stage 3); rows that nothing better is known of.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pairs = [(rows.row_table, thinker.token_table.weight)]
+    if rows.row_head is not None:
+        pairs.append((rows.row_head, thinker.head_weight()))
+    for new, base in pairs:
+        text = base.detach().float()
+        noise = torch.randn(new.shape, generator=generator).to(text.device)
+        new.copy_(text.mean(0) + spread * text.std(0) * noise)
+
+
+@torch.no_grad()
+def start_from_vectors(
+    rows: Rows, thinker: Thinker, place: int, vectors: Tensor, seed: int, share: float = 1.0
+) -> None:
+    """Rows `place` .. of as many codes as `vectors` [n, C] has, laid out as these lie.
+
+    A random projection with orthogonal columns keeps the codebook's geometry (distances and
+    angles between codes); mean and deviation become those of the text rows, so that no new symbol
+    is louder than a word. `share` scales the part that differs between codes.
+    """
+    count, depth = vectors.shape
+    if not 0 <= place <= place + count <= rows.config.count:
+        raise ValueError(
+            f"{count} codes from row {place} on do not fit into {rows.config.count} rows"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    centred = vectors.detach().float().cpu()
+    centred = centred - centred.mean(0)
+    wide = torch.randn(max(depth, rows.config.width), rows.config.width, generator=generator)
+    projection = torch.linalg.qr(wide)[0][:depth]
+    laid = centred @ projection if depth <= len(projection) else centred[:, : len(projection)]
+    pairs = [(rows.row_table, thinker.token_table.weight)]
+    if rows.row_head is not None:
+        pairs.append((rows.row_head, thinker.head_weight()))
+    for new, base in pairs:
+        text = base.detach().float().cpu()
+        size = (text - text.mean(0)).norm(dim=1).mean()
+        scaled = laid * (share * size / laid.norm(dim=1).mean().clamp(min=1e-8))
+        new[place : place + count] = (text.mean(0) + scaled).to(new.device, new.dtype)

@@ -1,0 +1,95 @@
+"""New rows: base ids keep their bits, new ids use their rows, and codes keep their geometry."""
+
+import pytest
+import torch
+
+from lumoomni.model.rows import (
+    Rows,
+    RowsConfig,
+    RowThinker,
+    start_from_text,
+    start_from_vectors,
+)
+from lumoomni.model.thinker import Thinker, ThinkerConfig
+
+V, K, D = 40, 12, 16
+
+
+def made(tied: bool = True, dtype: torch.dtype = torch.float32) -> RowThinker:
+    torch.manual_seed(0)
+    config = ThinkerConfig(
+        vocab_size=V, width=D, layers=2, heads=2, kv_heads=1, head_width=8, ffn_width=32, tied=tied
+    )
+    rows = Rows(RowsConfig(start=V, count=K, width=D, tied=tied))
+    return RowThinker(Thinker(config).to(dtype).eval(), rows)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_text_is_embedded_and_scored_to_the_bit_as_before(tied: bool, dtype: torch.dtype) -> None:
+    model = made(tied, dtype)
+    ids = torch.arange(V)[None]
+    assert torch.equal(model.embed(ids), model.thinker.embed(ids))
+    hidden = model.thinker(model.embed(ids)).hidden
+    before = model.thinker.head(hidden)
+    model.rows.row_table.data += 3.0
+    assert torch.equal(model.head(hidden)[..., :V], before)
+    assert model.head(hidden).shape[-1] == V + K
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_ids_use_their_rows_and_alone_get_gradients(tied: bool) -> None:
+    model = made(tied)
+    model.thinker.requires_grad_(False)
+    ids = torch.tensor([[3, V, V + 5, 7]])
+    embedded = model.embed(ids)
+    assert torch.equal(embedded[0, 1], model.rows.row_table[0])
+    assert torch.equal(embedded[0, 2], model.rows.row_table[5])
+    model.head(model.thinker(embedded).hidden).logsumexp(-1).sum().backward()
+    assert model.thinker.token_table.weight.grad is None
+    touched = model.rows.row_table.grad.abs().sum(1) > 0
+    assert touched[[0, 5]].all() and (tied or int(touched.sum()) == 2)
+    assert tied or model.rows.row_head.grad.abs().sum(1).gt(0).all()
+
+
+def test_a_slice_of_the_head_is_a_slice_of_the_logits() -> None:
+    model = made()
+    hidden = torch.randn(3, D)
+    whole = model.head(hidden)
+    part = model.head_slice(hidden, [(V + 2, V + 9), (4, 6)])
+    torch.testing.assert_close(part, torch.cat([whole[:, V + 2 : V + 9], whole[:, 4:6]], -1))
+    for wrong in ((V - 1, V + 1), (0, 0), (V, V + K + 1)):
+        with pytest.raises(ValueError, match="one block"):
+            model.weight_slice(*wrong)
+
+
+def test_ids_past_the_rows_and_another_base_are_refused() -> None:
+    model = made()
+    with pytest.raises(ValueError, match=r"0 to 52.*40 base rows and 12"):
+        model.embed(torch.tensor([[0, V + K]]))
+    with pytest.raises(ValueError, match="made for a base of 41 rows"):
+        RowThinker(model.thinker, Rows(RowsConfig(start=V + 1, count=K, width=D)))
+
+
+def test_rows_start_at_the_mean_of_text_and_differ() -> None:
+    model = made(tied=False)
+    start_from_text(model.rows, model.thinker, seed=1)
+    text = model.thinker.token_table.weight
+    assert (model.rows.row_table - text.mean(0)).norm(dim=1).max() < 0.1 * text.norm(dim=1).mean()
+    assert len(model.rows.row_table.unique(dim=0)) == K
+    head = model.thinker.head_weight()
+    assert (model.rows.row_head - head.mean(0)).norm(dim=1).max() < 0.1 * head.norm(dim=1).mean()
+
+
+def test_rows_of_codes_lie_as_their_codebook_does_and_are_as_loud_as_words() -> None:
+    model = made()
+    vectors = torch.randn(8, 5, generator=torch.Generator().manual_seed(2))
+    start_from_vectors(model.rows, model.thinker, 3, vectors, seed=0)
+    new = model.rows.row_table.detach()[3:11]
+    ratio = torch.pdist(new) / torch.pdist(vectors)
+    torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), rtol=1e-4, atol=1e-6)
+    text = model.thinker.token_table.weight.detach()
+    loud = (new - text.mean(0)).norm(dim=1).mean() / (text - text.mean(0)).norm(dim=1).mean()
+    assert float(loud) == pytest.approx(1.0, rel=1e-4)
+    with pytest.raises(ValueError, match="8 codes from row 5 on"):
+        start_from_vectors(model.rows, model.thinker, 5, vectors, seed=0)
