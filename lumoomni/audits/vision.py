@@ -12,6 +12,7 @@ from torch import Tensor
 from lumoomni.data.world.scene import Scene
 from lumoomni.data.world.split import COLOURS, SHAPES, SIZES
 from lumoomni.gates import Metric, wilson
+from lumoomni.train.ridge import solve
 
 ATTRIBUTES: dict[str, tuple[str, ...]] = {"colour": COLOURS, "shape": SHAPES, "size": SIZES}
 
@@ -36,12 +37,11 @@ def probe(
     `features` maps K scenes to [K, D]; the test scenes are never fitted.
     """
     fit, held = _with_bias(features(train)), _with_bias(features(test))
-    gram = fit.T @ fit + 1e-2 * len(train) ** 0.5 * torch.eye(fit.shape[1], dtype=fit.dtype)
     out = {}
     for name, values in ATTRIBUTES.items():
         wanted = torch.tensor([values.index(getattr(s.things[0], name)) for s in train])
         targets = torch.nn.functional.one_hot(wanted, len(values)).to(fit.dtype)
-        weights = torch.linalg.solve(gram, fit.T @ targets)
+        weights = solve(fit, targets, penalty=1e-2 * len(train) ** 0.5)
         found = (held @ weights).argmax(1).numpy()
         truth = np.array([values.index(getattr(s.things[0], name)) for s in test])
         out[name] = wilson(int((found == truth).sum()), len(truth))

@@ -50,11 +50,14 @@ class Pixels:
 class DataReport:
     """What was found. Lists name at most NAMED items; the counts are complete.
 
-    `unusable` counts rows: malformed, without text, or with a file that cannot be read. The last
-    four shares are of the rows that they can be told of; None where there are none.
+    `unusable` counts rows: malformed, without text, or with a file that cannot be read. `text_only`
+    counts good conversations without a picture among those with one: no fault, but stages that
+    learn from pictures leave them out. The last four shares are of the rows that they can be told
+    of; None where there are none.
     """
 
     samples: int
+    text_only: int
     unusable: int
     malformed: int
     malformed_named: tuple[str, ...]
@@ -78,8 +81,8 @@ class DataReport:
 
     @property
     def usable(self) -> bool:
-        """Whether few enough samples are broken."""
-        return self.unusable <= self.most_unusable * self.samples
+        """Whether few enough samples are broken, of those that are not text alone."""
+        return self.unusable <= self.most_unusable * (self.samples - self.text_only)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe."""
@@ -126,6 +129,7 @@ def check(
     files = Counter(asset for row in rows if row.files for asset in row.assets)
     return DataReport(
         samples=len(rows),
+        text_only=sum(layout in PICTURE_LAYOUTS and row.text_only for row in rows),
         unusable=found.unusable,
         malformed=len(found.malformed),
         malformed_named=_named(found.malformed),

@@ -61,7 +61,7 @@ def picture_turns(item: PictureItem, request: str) -> tuple[Turn, ...]:
     """
     said = item.turns or (("user", request), ("assistant", item.caption))
     turns = [Turn(role=role, text=text) for role, text in said]  # type: ignore[arg-type]
-    pictures = (item.image, *item.others)
+    pictures = item.pictures
     if not item.places:
         first = next(place for place, turn in enumerate(turns) if turn.role == "user")
         turns[first] = replace(turns[first], images=pictures)

@@ -72,7 +72,8 @@ class Feed:
         if self._cache is not None:
             samples = zip(itertools.chain(*chosen), itertools.chain(*encoded), strict=True)
             keys = [key for i, made in samples for key in self._keys(i, made)]
-            batch = replace(batch, features=self._cache.read(keys))
+            # Conversations without a picture have nothing to be read.
+            batch = replace(batch, features=self._cache.read(keys) if keys else None)
         return Fed(batch, items)
 
     def indices(self, batches: int) -> range:

@@ -1,7 +1,8 @@
 """A Hugging Face data set on disk to plain rows: `save_to_disk` folders and folders of Parquet.
 
 Knows: dataset_dict.json, state.json and Arrow files; `train-00000-of-00002.parquet`; pictures as
-{bytes, path}, bytes or paths, one or a list a row; captions, conversations and messages.
+{bytes, path}, bytes or paths, one or a list a row; captions, conversations and messages, also ones
+without a picture.
 Does not know: the hub; download first. Needs `lumoomni[data]`.
 Costs: texts are read once; of a picture its ends are looked at and 100 bytes are held. Arrow
 pictures stay on disk; Parquet is unpacked once as a whole to tell its pictures apart.
@@ -13,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from lumoomni.data.marks import Talk, talk
-from lumoomni.data.rows import Row, bad_row, file_asset, pictures_row, printable, read_text
+from lumoomni.data.rows import (
+    Row,
+    bad_row,
+    file_asset,
+    pictures_row,
+    printable,
+    read_text,
+    text_row,
+)
 from lumoomni.data.stored import Stored, identity
 from lumoomni.data.tables import Cell, Table, arrow, open_table, parts_of, stored_bytes
 from lumoomni.data.watched import watched
@@ -153,6 +162,9 @@ def _is_picture(kind: Any) -> bool:
 def _row(shown: Any, said: Any, place: tuple[Table, str, int, int], base: Path, where: str) -> Row:
     """Raises ValueError for each defect."""
     listed = parts_of(shown)
+    if isinstance(said, (list, dict)) and (listed == [] or shown.as_py() is None):
+        *before, (_, answer) = _told(said, 0).turns
+        return text_row(answer, tuple(before), where)
     media: list[Path | Stored] = []
     assets: list[str] = []
     for part, value in enumerate([shown] if listed is None else listed):

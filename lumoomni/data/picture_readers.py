@@ -1,8 +1,8 @@
 """Published picture-and-text listings to plain rows: LLaVA conversations, COCO captions.
 
 Knows: LLaVA-Pretrain (558 K) and LLaVA-Instruct (150 K) JSON, where `<image>` marks the picture's
-place, M4-Instruct with several pictures a conversation, and COCO's images beside annotations; and
-their known defects.
+place, its mix of 665 K with conversations that name no picture, M4-Instruct with several pictures a
+conversation, and COCO's images beside annotations; and their known defects.
 A row that cannot be used keeps its place and says why in `problem`; nothing is left out here.
 Does not know: whether the files are there. Costs: the listing is read once; no picture is opened.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lumoomni.data.marks import talk
-from lumoomni.data.rows import Row, bad_row, media_row, read_text
+from lumoomni.data.rows import Row, bad_row, media_row, read_text, text_row
 from lumoomni.errors import InputError
 
 
@@ -21,7 +21,8 @@ def read_llava(path: Path, root: Path | None) -> list[Row]:
 
     Ids may be numbers or text. `image` is a name, or a list of names with one `<image>` for each in
     the human's turns. The marks are taken out of the text: one picture stands at the head of the
-    conversation, of several each stands where its mark stood.
+    conversation, of several each stands where its mark stood. A conversation that names no image
+    and has no mark is text alone: a row without media.
     """
     rows = []
     items = _list(path)
@@ -69,7 +70,8 @@ def _llava_row(item: Any, base: Path, where: str) -> Row:
         raise ValueError(f"no conversation: {str(item)[:80]}")
     image = item.get("image")
     if image is None:
-        raise ValueError("text alone: no image is named")
+        *before, (_, answer) = talk(item["conversations"], 0).turns
+        return text_row(answer, tuple(before), where)
     names = image if isinstance(image, list) else [image]
     if not names or not all(isinstance(name, str) and name.strip() for name in names):
         raise ValueError(f"image is {image!r}")

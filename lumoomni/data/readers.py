@@ -18,7 +18,7 @@ from lumoomni.config import nearest
 from lumoomni.data.hub_readers import read_hub
 from lumoomni.data.picture_readers import read_coco, read_llava
 from lumoomni.data.picture_shards import read_webdataset
-from lumoomni.data.rows import Row, bad_row, judged, media_row, printable, read_text, turn_of
+from lumoomni.data.rows import Row, bad_row, media_row, read_text, text_row, turn_of
 from lumoomni.errors import InputError
 
 FOLDERS = ("ljspeech", "librispeech", "hf")
@@ -62,7 +62,7 @@ def read_lines(path: Path, root: Path | None) -> list[Row]:
         parts = [part.strip() for part in line.split("\t")]
         before = (("user", parts[0]),) if len(parts) > 1 else ()
         problem = f"{len(parts)} fields, needs 1 or 2" if len(parts) > 2 else ""
-        rows.append(_text_row(parts[-1], before, f"{path}:{number}", problem))
+        rows.append(text_row(parts[-1], before, f"{path}:{number}", problem))
     return rows
 
 
@@ -74,9 +74,9 @@ def read_jsonl(path: Path, root: Path | None) -> list[Row]:
         try:
             turns = _turns(json.loads(line))
         except (ValueError, RecursionError) as error:
-            rows.append(_text_row("", (), where, str(error)))
+            rows.append(text_row("", (), where, str(error)))
             continue
-        rows.append(_text_row(turns[-1][1], turns[:-1], where))
+        rows.append(text_row(turns[-1][1], turns[:-1], where))
     return rows
 
 
@@ -173,16 +173,6 @@ LAYOUTS: dict[str, Callable[[Path, Path | None], list[Row]]] = {
     "webdataset": read_webdataset,
     "hf": read_hub,
 }
-
-
-def _text_row(text: str, before: tuple[tuple[str, str], ...], where: str, problem: str = "") -> Row:
-    """The opening words, however spaced or capitalised, keep a conversation on one side."""
-    # A system turn is often the same everywhere and would make one asset of a whole data set.
-    opening = next((said for role, said in before if role != "system"), text)
-    asset = printable(" ".join(opening.split()).casefold()) or where
-    if not problem and not all(said for _, said in before):
-        problem = "empty question"
-    return judged(Row(text.strip(), where, asset, before=before, problem=problem))
 
 
 def _caption(item: Any, base: Path, where: str) -> Row:

@@ -45,6 +45,11 @@ class Row:
         return () if self.media is None else (self.media, *self.others)
 
     @property
+    def text_only(self) -> bool:
+        """Whether this is a good row without media."""
+        return not self.problem and self.media is None
+
+    @property
     def assets(self) -> tuple[str, ...]:
         """All that must not stand on both sides of a split."""
         return (self.asset, *self.shared)
@@ -97,6 +102,17 @@ def pictures_row(
     row = Row(text.strip(), where, assets[0], media[0], before, problem)
     others, shared = tuple(media[1:]), tuple(assets[1:])
     return judged(replace(row, others=others, shared=shared, places=places))
+
+
+def text_row(text: str, before: tuple[tuple[str, str], ...], where: str, problem: str = "") -> Row:
+    """A row without media: the opening words, however spaced or capitalised, keep a conversation on
+    one side."""
+    # A system turn is often the same everywhere and would make one asset of a whole data set.
+    opening = next((said for role, said in before if role != "system"), text)
+    asset = printable(" ".join(opening.split()).casefold()) or where
+    if not problem and not all(said for _, said in before):
+        problem = "empty question"
+    return judged(Row(text.strip(), where, asset, before=before, problem=problem))
 
 
 def file_asset(name: str) -> str:

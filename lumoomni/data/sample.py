@@ -3,6 +3,7 @@
 Knows: the fields that training and measuring need. Does not know: where items come from.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
@@ -100,6 +101,13 @@ class PictureItem:
     places: tuple[tuple[int, int], ...] = ()
     """For each picture its turn and the offset in that turn's text where it stands; empty: all at
     the head of the user's first turn."""
+    text_only: bool = False
+    """A conversation without a picture; `image` is then UNSEEN and stands for nothing."""
+
+    @property
+    def pictures(self) -> tuple[np.ndarray, ...]:
+        """All pictures in the order in which they are shown."""
+        return () if self.text_only else (self.image, *self.others)
 
 
 UNSEEN = np.zeros((0, 0, 3), np.uint8)
@@ -128,6 +136,17 @@ class PictureSource(Source[PictureItem], Protocol):
     def fingerprints(self, split: str, index: int) -> tuple[str, ...]:
         """SHA-256 of each of the item's pictures: equal only for equal pictures."""
         ...
+
+
+def take_shown(source: PictureSource, split: str, count: int) -> list[PictureItem]:
+    """As `take`, without conversations that have no picture."""
+    size, found = source.size(split), list[PictureItem]()
+    for index in itertools.count() if size is None else range(size):
+        if len(found) == count:
+            break
+        if not source.outline(split, index).text_only:
+            found.append(source.item(split, index))
+    return found
 
 
 def take(source: Source[T], split: str, count: int) -> list[T]:

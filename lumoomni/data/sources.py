@@ -1,13 +1,16 @@
 """Sources by name: the micro-world, or real data in the layouts that people have.
 
-A spec is `world` (for speech also `world-narrator`), or `LAYOUT:PATH`, with `?image_root=DIR`
-for pictures. Real data is split by asset: all rows that share a file, even by way of other rows,
-stand on one side.
+A spec is `world` (for speech also `world-narrator`), or `LAYOUT:PATH`, for pictures also with
+`?image_root=DIR` and `?text_only=skip` or `?text_only=use`: what to do with conversations that have
+no picture; without it who can learn from text uses them and others leave them out. Either way they
+are counted, and not as broken. Real data is split by asset: all rows that share a file, even by way
+of other rows, stand on one side.
 Does not know: models. Costs: the listing is read once and each media header looked at once (0.1 ms
 a file); media are decoded when they are asked for.
 """
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,6 +43,7 @@ HELD_OUT = 0.05
 MOST_UNUSABLE = 0.05
 REAL_SPLITS = (*SPLITS, "other")
 TEXT_LAYOUTS = ("txt", "jsonl")
+OPTION = re.compile(r"[?&](image_root|text_only)=")
 SPEECH_LAYOUTS = ("csv", "ljspeech", "librispeech")
 
 
@@ -51,6 +55,8 @@ class Rows:
     held: tuple[Row, ...]
     seed: int
     problems: tuple[str, ...]
+    text_only: int = 0
+    """Conversations without a picture that were found, used or left out."""
 
     def row(self, split: str, index: int) -> Row:
         """The row of an index; training starts over in a new order, held-out rows keep theirs."""
@@ -74,39 +80,64 @@ def _order(seed: int, turn: int, count: int) -> np.ndarray:
     return rng(seed, "order", turn).permutation(count)
 
 
-def open_rows(spec: str, seed: int, allowed: tuple[str, ...], kind: Kind | None) -> Rows:
-    """Read a spec. Raises InputError when too much is unusable or a side would be empty."""
+def open_rows(
+    spec: str, seed: int, allowed: tuple[str, ...], kind: Kind | None, takes_text: bool = False
+) -> Rows:
+    """Read a spec. Raises InputError when too much is unusable or a side would be empty.
+
+    `takes_text`: rows of text alone are wanted among those with pictures.
+    """
     layout, _, rest = spec.partition(":")
     if layout not in allowed or not rest:
         worlds = ("world", "world-narrator") if kind == "sound" else ("world",)
         forms = ", ".join((*worlds, *(f"{name}:PATH" for name in allowed)))
         raise InputError(f"{spec!r} is no source for this; use one of {forms}")
-    place, _, root = rest.partition("?image_root=")
+    place, root, use = _options(spec, rest, kind, takes_text)
     rows = read(layout, Path(place), Path(root) if root else None)
+    alone = sum(row.text_only for row in rows) if kind == "picture" else 0
     usable: list[Row] = []
     problems: list[str] = []
     for row in watched(rows, f"looking at {layout}", "row"):
         problem = row_problem(row, kind)
         if problem:
             problems.append(problem)
-        else:
+        elif use or not (alone and row.text_only):
             usable.append(row)
-    if len(problems) > MOST_UNUSABLE * len(rows):
+    judged = len(rows) - alone
+    if len(problems) > MOST_UNUSABLE * judged:
         raise InputError(
-            f"{spec}: {len(problems)} of {len(rows)} rows cannot be used, for example "
+            f"{spec}: {len(problems)} of {judged} rows cannot be used, for example "
             f"{'; '.join(problems[:3])}; run `lumo data check {layout} {place}`"
         )
     if problems:
         Progress().say(
-            f"{spec}: left out {len(problems)} of {len(rows)} rows, for example {problems[0]}"
+            f"{spec}: left out {len(problems)} of {judged} rows, for example {problems[0]}"
         )
+    if alone:
+        done = "used as text" if use else "left out"
+        Progress().say(f"{spec}: {alone} of {len(rows)} rows have no picture and are {done}")
     train, held = split_by_asset(usable)
     if not train or not held:
         raise InputError(
             f"{spec}: {len(usable)} usable rows give {len(train)} to train on and {len(held)} to "
             "measure on; both sides need some, so give at least two different files or texts"
         )
-    return Rows(tuple(train), tuple(held), seed, tuple(problems))
+    return Rows(tuple(train), tuple(held), seed, tuple(problems), alone)
+
+
+def _options(spec: str, rest: str, kind: Kind | None, takes_text: bool) -> tuple[str, str, bool]:
+    """Path, image_root or nothing, and whether text alone is used."""
+    place, *named = OPTION.split(rest)
+    options = dict(zip(named[::2], named[1::2], strict=True))
+    wanted = options.get("text_only", "use" if takes_text else "skip")
+    if wanted not in ("use", "skip") or ("text_only" in options and kind != "picture"):
+        raise InputError(f"{spec}: text_only is use or skip, and for pictures; take it out")
+    if wanted == "use" and not takes_text:
+        raise InputError(
+            f"{spec}: text_only=use, but this needs a picture in every sample; take it out, or set "
+            "text_only=skip"
+        )
+    return place, options.get("image_root", ""), wanted == "use"
 
 
 def row_problem(row: Row, kind: Kind | None) -> str:
@@ -228,8 +259,10 @@ class PictureRows:
         self, split: str, index: int, look: Callable[[Path | Stored], np.ndarray]
     ) -> PictureItem:
         row = self.rows.row(split, index)
-        image, *others = map(look, row.files)
         turns = (*row.before, ("assistant", row.text)) if row.before else ()
+        if row.text_only:
+            return PictureItem(UNSEEN, row.text, None, row.where, turns=turns, text_only=True)
+        image, *others = map(look, row.files)
         return PictureItem(
             image,
             row.text,
@@ -270,12 +303,20 @@ def open_speech(spec: str, seed: int, rate: int = RATE) -> Source[SpeechItem]:
 WORLD_PIXELS = 384
 
 
-def open_pictures(spec: str, seed: int, pixels: int | None) -> PictureSource:
+def open_pictures(
+    spec: str, seed: int, pixels: int | None, *, takes_text: bool = False
+) -> PictureSource:
     """`world`; `json:`, `llava:` or `coco:` FILE, or `hf:` DIR, with `?image_root=DIR`; or
     `webdataset:` with a tar, a folder of them or a pattern such as `train-{000000..000012}.tar`.
 
-    Pictures of `pixels` along each side; with None files keep their size.
+    Pictures of `pixels` along each side; with None files keep their size. Conversations without a
+    picture are there with `takes_text`, unless the spec says `text_only=skip`.
     """
     if spec == "world":
         return WorldPictures(seed, pixels or WORLD_PIXELS)
-    return PictureRows(open_rows(spec, seed, PICTURE_LAYOUTS, "picture"), pixels)
+    return PictureRows(open_rows(spec, seed, PICTURE_LAYOUTS, "picture", takes_text), pixels)
+
+
+def text_only(source: PictureSource) -> int:
+    """How many conversations without a picture its listing has, used or left out."""
+    return source.rows.text_only if isinstance(source, PictureRows) else 0

@@ -6,127 +6,154 @@ Does not know: what the ids are used for. Costs: the codecs' bytes, copied once.
 The folder needs nothing else: tokenizer, codec weights, the mel definition and the space.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lumoomni.artifacts import Artifact, ArtifactWriter, hash_file, open_artifact
-from lumoomni.codecs.facts import Kind
-from lumoomni.codecs.speech_rvq import SpeechCodec
-from lumoomni.codecs.speech_tokens import SpeechTokens
+from lumoomni.artifacts import ArtifactWriter
+from lumoomni.codecs.facts import CodecFacts, Kind
+from lumoomni.codecs.stored import (
+    IMAGE,
+    SPEECH,
+    image_entry,
+    load_codecs,
+    save_entries,
+    speech_entry,
+)
 from lumoomni.codecs.text import TextCodec
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, judge, wilson
-from lumoomni.infer.assemble import (
-    SETTINGS,
-    TOKENIZER,
-    checked,
-    gather,
-    load_part,
-    load_settings,
-    save_part,
-    save_settings,
-)
+from lumoomni.infer.assemble import gather, save_part
 from lumoomni.media.audio import Audio
-from lumoomni.uti.interface import UTI, MediaCodec
-from lumoomni.uti.space import new_space
-from lumoomni.uti.space_file import FILE, load_space, save_space
+from lumoomni.uti.folder import KIND, TOKENIZER
+from lumoomni.uti.interface import UTI, TokenSpan
+from lumoomni.uti.space import TokenSpace, new_space
+from lumoomni.uti.space_file import save_space
 
-KIND = "token_space"
-CODEC = "speech_codec"
 SAYINGS = ("a small red circle", "What colour is it?", " <|im_end|> is plain text\n", "数 é 🙂", "")
 
 
 def build_tokens(model: Path, out: Path, *, unproven: bool = False) -> UTI:
-    """The space of a built model's text and speech codec, as an artifact at `out`, audited.
+    """The space of a built model's text, picture codec and speech codec, as an artifact at `out`,
+    audited. A model without a picture codec gives a space without pictures.
 
     Raises InputError when the model has no speech codec, or when `out` holds something else.
     """
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty; give a new folder for the token space")
+    _refuse_full(out)
     parts = gather(model, unproven=unproven)
-    thinker, codec = parts.need("thinker"), parts.need(CODEC)
+    thinker, speech = parts.need("thinker"), parts.need(SPEECH)
+    entries: dict[Kind, dict[str, Any]] = {}
     with ArtifactWriter(out) as writer:
-        save_part(writer.folder, CODEC, codec)
-        save_settings(writer.folder, parts.settings)
+        if IMAGE in parts.modules:
+            save_part(writer.folder, IMAGE, parts.modules[IMAGE])
+            entries["image"] = image_entry()
+        save_part(writer.folder, SPEECH, speech)
+        entries["audio"] = speech_entry(parts.settings.mel)
         parts.text_codec.save(writer.folder / TOKENIZER)
-        speech = SpeechTokens(
-            codec, parts.settings.mel, hash_file(writer.folder / f"{CODEC}.safetensors")
-        )
-        space = new_space(thinker.config.vocab_size, parts.text_codec.hash, (speech.facts,))
-        save_space(writer.folder, space, {"from": parts.artifact.hash})
-        uti = UTI(space, parts.text_codec, {"audio": speech})
-        report = Report(metrics=audit(uti))
-        writer.commit(
-            kind=KIND,
-            config=parts.settings,
-            parents={},
-            seed=0,
-            report=report,
-            checks=CHECKS,
-            verdict=judge(report, CHECKS),
-        )
-    return uti
+        size, made = thinker.config.vocab_size, {"from": parts.artifact.hash}
+        return _finish(writer, parts.text_codec, size, entries, made)
 
 
 def load_tokens(folder: Path) -> UTI:
     """Open it. Raises InputError for anything changed, or audited as not fit."""
-    artifact = open_artifact(folder)
-    if artifact.kind != KIND:
-        raise InputError(
-            f"{folder} is a {artifact.kind}, not a token space; see `lumo tokens build`"
-        )
-    if not artifact.passed:
-        raise InputError(f"{folder} did not pass its audit; look at `lumo status`, build it anew")
-    checked(artifact, FILE)
-    text = TextCodec.load(checked(artifact, TOKENIZER))
-    codecs: dict[Kind, MediaCodec] = {"audio": _speech(artifact)}
-    return UTI(load_space(folder), text, codecs)
+    return UTI.load(folder)
 
 
-def _speech(artifact: Artifact) -> SpeechTokens:
-    codec = load_part(artifact, CODEC)
-    assert isinstance(codec, SpeechCodec)
-    checked(artifact, SETTINGS)
-    weights = hash_file(artifact.file(f"{CODEC}.safetensors"))
-    return SpeechTokens(codec, load_settings(artifact).mel, weights)
+def _refuse_full(out: Path) -> None:
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; give a new folder for the token space")
+
+
+def _finish(
+    writer: ArtifactWriter,
+    text_codec: TextCodec,
+    text_size: int,
+    entries: dict[Kind, dict[str, Any]],
+    made: dict[str, Any],
+) -> UTI:
+    """The space over what lies in the writer's folder, opened as users will, audited, committed."""
+    save_entries(writer.folder, entries)
+    codecs = load_codecs(writer.folder)
+    space = new_space(text_size, text_codec.hash, [codecs[kind].facts for kind in entries])
+    save_space(writer.folder, space, made)
+    uti = UTI(space, text_codec, codecs)
+    report, wanted = Report(metrics=audit(uti)), checks(uti.space)
+    writer.commit(
+        kind=KIND,
+        config=entries,
+        parents={},
+        seed=0,
+        report=report,
+        checks=wanted,
+        verdict=judge(report, wanted),
+        abi=space.abi,
+    )
+    return uti
 
 
 def audit(uti: UTI) -> dict[str, Metric]:
-    """Text comes back; sound gives the same codes after any other sound, and decodes whole."""
+    """Text comes back; media give the same codes after any other and in any company; sound decodes
+    whole, or as a picture of the codec's size."""
     text = [uti.decode(uti.encode(said)) == said for said in SAYINGS]
-    rate = uti.codecs["audio"].facts.sample_rate
-    clips = [_tones(seed, rate) for seed in range(8)]
-    first = [uti.encode(clip).ids for clip in clips]
-    again = [uti.encode(clip).ids for clip in reversed(clips)][::-1]
-    same = [np.array_equal(a, b) for a, b in zip(first, again, strict=True)]
-    whole = []
-    for clip in clips:
-        back = uti.decode(uti.unpack(uti.pack([clip]))[0])
-        assert isinstance(back, Audio)
-        # The last frame is filled up, and windows reach a little over the end.
-        whole.append(abs(back.seconds - clip.seconds) < 0.1)
-    return {
-        "tokens.text_back": wilson(sum(text), len(text)),
-        "tokens.speech_same": wilson(sum(same), len(same)),
-        "tokens.speech_whole": wilson(sum(whole), len(whole)),
-    }
+    found = {"tokens.text_back": wilson(sum(text), len(text))}
+    for codec in uti.space.codecs:
+        what = NAMES[codec.kind]
+        media = [MADE[codec.kind](seed, codec) for seed in range(CLIPS)]
+        spans = [uti.encode(one) for one in media]
+        again = uti.encode_batch(media[::-1])[::-1]
+        same = [np.array_equal(a.ids, b.ids) for a, b in zip(spans, again, strict=True)]
+        found[f"tokens.{what}_same"] = wilson(sum(same), len(same))
+        if uti.codecs[codec.kind].facts.decodes:
+            whole = [_whole(uti, one, span) for one, span in zip(media, spans, strict=True)]
+            found[f"tokens.{what}_whole"] = wilson(sum(whole), len(whole))
+    return found
 
 
-def _tones(seed: int, rate: int) -> Audio:
+def _whole(uti: UTI, given: Audio | np.ndarray, span: TokenSpan) -> bool:
+    """Whether a span that went through a sequence decodes as long, or as large, as it must."""
+    back = uti.decode(replace(span, ids=uti.unpack(uti.join([span]))[0].ids))
+    if isinstance(given, Audio):
+        # A codec may leave out the rest of its last frame.
+        return isinstance(back, Audio) and abs(back.seconds - given.seconds) < 0.1
+    size = uti.space.codec("image").image_size
+    return isinstance(back, np.ndarray) and back.shape == (size, size, 3)
+
+
+def _tones(seed: int, codec: CodecFacts) -> Audio:
     """Half a second to a second of tones and noise."""
-    stream = np.random.default_rng(seed)
+    stream, rate = np.random.default_rng(seed), codec.sample_rate
     count = int(rate * stream.uniform(0.5, 1.0))
     time = np.arange(count) / rate
     wave = sum(0.1 * np.sin(2 * np.pi * f * time) for f in stream.uniform(100, 3000, 4))
     return Audio((wave + 0.02 * stream.standard_normal(count)).astype(np.float32), rate)
 
 
-CHECKS = tuple(
-    Check(metric=name, op=">=", threshold=1.0, why=why)
-    for name, why in (
-        ("tokens.text_back", "text must come back from its ids to the letter"),
-        ("tokens.speech_same", "a clip must have the same ids every time, in any company"),
-        ("tokens.speech_whole", "decoded sound must be as long as it was"),
-    )
-)
+def _patches(seed: int, codec: CodecFacts) -> np.ndarray:
+    """A picture of 4 x 4 patches of colour and a little noise, of the codec's size."""
+    stream = np.random.default_rng(seed)
+    patches = stream.integers(0, 256, (4, 4, 3)).repeat(16, 0).repeat(16, 1)
+    return (patches + stream.integers(-8, 9, patches.shape)).clip(0, 255).astype(np.uint8)
+
+
+CLIPS = 8
+NAMES = {"image": "picture", "audio": "speech"}
+MADE: dict[Kind, Callable[[int, CodecFacts], Any]] = {"image": _patches, "audio": _tones}
+WHY = {
+    "tokens.text_back": "text must come back from its ids to the letter",
+    "tokens.picture_same": "a picture must have the same ids every time, in any company",
+    "tokens.picture_whole": "a decoded picture must have the codec's size",
+    "tokens.speech_same": "a clip must have the same ids every time, in any company",
+    "tokens.speech_whole": "decoded sound must be as long as it was",
+}
+
+
+def checks(space: TokenSpace) -> tuple[Check, ...]:
+    """What a space's audit must reach, for the kinds that it has."""
+    names = ["tokens.text_back"]
+    for codec in space.codecs:
+        names.append(f"tokens.{NAMES[codec.kind]}_same")
+        names += [f"tokens.{NAMES[codec.kind]}_whole"] if codec.decodes else []
+    return tuple(Check(metric=name, op=">=", threshold=1.0, why=WHY[name]) for name in names)

@@ -1,7 +1,8 @@
-"""A training checkpoint: model, optimiser, random state and data position in one file.
+"""A training checkpoint: model, optimiser and data position in one file.
 
 One safetensors file, written beside the old one and moved over it, so there is always a whole one.
-Does not know: what the numbers mean. Nothing in it can run code.
+Does not know: what the numbers mean, or random state: the loop seeds each micro-batch by its number.
+Nothing in it can run code.
 Costs: three to four times the trained parameters in bytes x 4.
 """
 
@@ -9,7 +10,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -25,7 +25,6 @@ class Checkpoint:
     step: int
     model: dict[str, Tensor]
     optim: dict[str, Tensor]
-    rng: Tensor
     meta: dict[str, str]
 
 
@@ -33,7 +32,6 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write atomically. Raises InputError when the disk is full; the previous file stays whole."""
     tensors = {f"model.{k}": v.detach().contiguous() for k, v in checkpoint.model.items()}
     tensors |= {f"optim.{k}": v.detach().contiguous() for k, v in checkpoint.optim.items()}
-    tensors["rng"] = checkpoint.rng
     # Tied parameters share memory; safetensors wants every tensor to own its bytes.
     seen: dict[int, str] = {}
     for name, tensor in list(tensors.items()):
@@ -54,11 +52,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 kind, _, rest = name.partition(".")
                 if kind in parts:
                     parts[kind][rest] = file.get_tensor(name)
-            rng = file.get_tensor("rng")
             step, meta = int(facts["step"]), json.loads(facts["meta"])
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise InputError(
             f"{path} is not a usable training checkpoint ({error}); "
             "delete it to start this stage again"
         ) from error
-    return Checkpoint(step, parts["model"], parts["optim"], rng.to(torch.uint8), meta)
+    return Checkpoint(step, parts["model"], parts["optim"], meta)

@@ -19,6 +19,7 @@ from torch import Tensor
 from lumoomni.data.feature_cache import FeatureCache, FeatureFacts
 from lumoomni.data.sample import PictureItem, PictureSource
 from lumoomni.data.watched import watched
+from lumoomni.errors import InputError
 from lumoomni.model.siglip import SiglipTower
 from lumoomni.model.vision import VisionTower
 from lumoomni.runtime import Progress
@@ -71,8 +72,14 @@ def fill_cache(
     indices: Sequence[int],
     progress: Progress,
 ) -> FeatureCache:
-    """Look once at every picture of the training items `indices` that is not kept yet."""
-    first = eyes.patches(prepare([source.item("train", indices[0]).image]))[0]
+    """Look once at every picture of the training items `indices` that is not kept yet.
+
+    Raises InputError when they show none.
+    """
+    shown = next((i for i in indices if not source.outline("train", i).text_only), None)
+    if shown is None:
+        raise InputError("the data shows no picture whose features could be kept; give pictures")
+    first = eyes.patches(prepare([source.item("train", shown).image]))[0]
     facts = FeatureFacts(
         tower=fingerprint(eyes.tower),
         prepare=prepared(prepare, eyes.tower),
@@ -103,4 +110,4 @@ def fill_cache(
 
 
 def _picture(item: PictureItem, place: int) -> np.ndarray:
-    return (item.image, *item.others)[place]
+    return item.pictures[place]

@@ -296,8 +296,7 @@ def _state(task: Task) -> dict[str, Tensor]:
 
 
 def _save(task: Task, optimizers: Optimizers, path: Path, step: int) -> None:
-    rng = torch.get_rng_state()
-    save_checkpoint(path, Checkpoint(step, _state(task), optimizers.tensors(), rng, {}))
+    save_checkpoint(path, Checkpoint(step, _state(task), optimizers.tensors(), {}))
 
 
 def _resume(task: Task, optimizers: Optimizers, path: Path) -> int:
@@ -310,7 +309,6 @@ def _resume(task: Task, optimizers: Optimizers, path: Path) -> int:
         for key, value in checkpoint.model.items():
             state[key].copy_(value)
     optimizers.load_tensors(checkpoint.optim)
-    torch.set_rng_state(checkpoint.rng)
     return checkpoint.step
 
 

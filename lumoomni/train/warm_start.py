@@ -1,6 +1,6 @@
 """Connectors that start by meaning something, in the Thinker's own embeddings.
 
-Knows: towers' features, embeddings of ids, and how a linear map is fitted in closed form.
+Knows: towers' features, embeddings of ids; linear maps come from `train/ridge.py`.
 Does not know: where the pictures, captions and sounds came from.
 Costs: one forward of the vision tower over some hundred pictures and one small linear system.
 
@@ -18,21 +18,7 @@ from torch import Tensor
 from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector
 from lumoomni.model.vision import VisionTower
-
-
-def ridge(x: Tensor, y: Tensor, strength: float = 1e-3) -> tuple[Tensor, Tensor]:
-    """x [K, D_in], y [K, D_out] -> weight [D_out, D_in] and bias [D_out] of least squares.
-
-    `strength` is the penalty as a share of the inputs' mean variance.
-    """
-    x, y = x.double(), y.double()
-    x_mean, y_mean = x.mean(0), y.mean(0)
-    x, y = x - x_mean, y - y_mean
-    gram = x.T @ x
-    penalty = strength * gram.diagonal().mean().clamp(min=1e-12)
-    gram = gram + penalty * torch.eye(len(gram), dtype=gram.dtype)
-    weight = torch.linalg.solve(gram, x.T @ y).T
-    return weight.float(), (y_mean - weight @ x_mean).float()
+from lumoomni.train.ridge import ridge
 
 
 @torch.no_grad()

@@ -122,7 +122,7 @@ class TokenSpace:
             "tokenizer": self.tokenizer,
             "ranges": [[one.name, one.start, one.end] for one in self.ranges],
             "specials": [list(pair) for pair in self.specials],
-            "codecs": [{**vars(codec), "side": list(codec.side)} for codec in self.codecs],
+            "codecs": [codec.meaning() for codec in self.codecs],
         }
 
     def with_codec(self, codec: CodecFacts) -> "TokenSpace":

@@ -7,6 +7,8 @@ Costs: one small file, and a line beside it with its ABI hash.
 import datetime
 import hashlib
 import json
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,12 @@ LEGACY = "uti_v1"
 def save_space(folder: Path, space: TokenSpace, made: dict[str, Any] | None = None) -> None:
     """Write the meaning, its hash, and `made`: paths, devices and the date, outside the hash."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    data = {"abi": space.abi, "meaning": space.meaning(), "made": {"at": now, **(made or {})}}
+    data = {
+        "abi": space.abi,
+        "meaning": space.meaning(),
+        "encode_only": [codec.kind for codec in space.codecs if not codec.decodes],
+        "made": {"at": now, **(made or {})},
+    }
     atomic_write_json(folder / FILE, data)
     atomic_write_text(folder / SIDECAR, space.abi + "\n")
 
@@ -38,25 +45,35 @@ def load_space(folder: Path) -> TokenSpace:
             f"{path} is a {LEGACY} space, which names no weights; read it with load_legacy, or "
             "build one anew"
         )
-    meaning = data.get("meaning")
-    if not isinstance(meaning, dict) or meaning.get("version") != VERSION:
-        found = meaning.get("version") if isinstance(meaning, dict) else None
-        raise InputError(f"{path} is of version {found!r}; this program reads {VERSION}")
-    try:
-        space = TokenSpace(
-            tokenizer=str(meaning["tokenizer"]),
-            ranges=tuple(Range(name=n, start=a, end=b) for n, a, b in meaning["ranges"]),
-            specials=tuple((str(name), int(i)) for name, i in meaning["specials"]),
-            codecs=tuple(from_dict(CodecFacts, one, where="codecs") for one in meaning["codecs"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged: {error!r}") from error
+    space = space_of(data.get("meaning"), str(path), data.get("encode_only", ()))
     if space.abi != data.get("abi"):
         raise InputError(
             f"{path} says that its ABI hash is {str(data.get('abi'))[:12]}..., but what it means "
             f"hashes to {space.abi[:12]}...; it was changed by hand, so build it anew"
         )
     return space
+
+
+def space_of(meaning: Any, where: str, encode_only: Collection[str] = ()) -> TokenSpace:
+    """A space from its meaning, which `where` carries. Raises InputError when it is damaged."""
+    if not isinstance(meaning, dict) or meaning.get("version") != VERSION:
+        found = meaning.get("version") if isinstance(meaning, dict) else None
+        raise InputError(f"{where} is of version {found!r}; this program reads {VERSION}")
+    try:
+        return TokenSpace(
+            tokenizer=str(meaning["tokenizer"]),
+            ranges=tuple(Range(name=n, start=a, end=b) for n, a, b in meaning["ranges"]),
+            specials=tuple((str(name), int(i)) for name, i in meaning["specials"]),
+            codecs=tuple(
+                replace(
+                    from_dict(CodecFacts, one, where="codecs"),
+                    decodes=one["kind"] not in encode_only,
+                )
+                for one in meaning["codecs"]
+            ),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{where} is damaged: {error!r}") from error
 
 
 def refuse_other(mine: str, theirs: str, where: str) -> None:

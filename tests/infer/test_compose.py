@@ -43,10 +43,14 @@ def made(most_positions: int = 128, short_conv: int = 0) -> RowThinker:
         ffn_width=48,
         max_positions=most_positions,
         short_conv=short_conv,
+        tied=False,  # a tied head of random rows says its last id again, whatever was asked
     )
-    rows = Rows(RowsConfig(start=TEXT, count=len(space().new_rows), width=32))
-    torch.nn.init.normal_(rows.row_table, std=0.1)
-    return RowThinker(Thinker(config).eval(), rows)
+    rows = Rows(RowsConfig(start=TEXT, count=len(space().new_rows), width=32, tied=False))
+    torch.nn.init.normal_(rows.row_table)
+    torch.nn.init.normal_(rows.row_head)  # type: ignore[arg-type]
+    thinker = Thinker(config).eval()
+    thinker.init_weights(0.5)  # loud enough that what was asked changes what is chosen
+    return RowThinker(thinker, rows)
 
 
 def request(kind: str, words: list[int]) -> list[int]:
@@ -97,6 +101,7 @@ def test_guidance_is_what_its_formula_says() -> None:
     none = compose(model, grammar, asked, ComposeConfig(guidance=0.0), empty=empty)
     unasked = compose(model, grammar, [empty], ComposeConfig())
     assert [one.ids for one in none] == [unasked[0].ids] * 2
+    assert plain[0].ids != unasked[0].ids and plain[1].ids != unasked[0].ids
     strong = compose(model, grammar, asked, ComposeConfig(guidance=4.0), empty=empty)
     start = space().special("<|img_start|>")
 

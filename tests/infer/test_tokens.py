@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from lumoomni.cli import app
+from lumoomni.codecs.facts import Coded
 from lumoomni.errors import InputError
 from lumoomni.infer.tokens import build_tokens, load_tokens
 from lumoomni.media.audio import Audio, load_audio, save_wav
@@ -117,9 +118,9 @@ def test_the_audit_is_a_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     plain, calls = SpeechTokens.encode, []
 
-    def moody(self: SpeechTokens, samples: np.ndarray) -> np.ndarray:
+    def moody(self: SpeechTokens, samples: np.ndarray) -> Coded:
         calls.append(1)
-        return (plain(self, samples) + len(calls) % 2) % self.facts.codebook_size
+        return Coded((plain(self, samples).codes + len(calls) // 3) % self.facts.codebook_size)
 
     monkeypatch.setattr(SpeechTokens, "encode", moody)
     build_tokens(write_model(tmp_path / "model"), tmp_path / "space")
