@@ -1,0 +1,232 @@
+"""New rows as a small folder of their own, and put on the base that they were trained for.
+
+    trainable_rows.safetensors   `embeddings` [K, D] float32, and `lm_head` where the base is untied
+    trainable_rows.pt            the same with `row_start`, `row_end`, `base_llm`, `dtype`; it loads
+                                 with `weights_only=True`
+    trainable_rows.json          ranges, hashes of base and token space, type
+    token_space.json             what the rows' ids mean
+
+Knows: these files, and what they must agree on. Does not know: training.
+Costs: K x D numbers, twice; merging writes the whole base once more with K rows behind its tables.
+
+`row_end` is exclusive, as in the files of the project whose names these are.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from lumoomni.artifacts import hash_file
+from lumoomni.config import canonical_json, from_dict, to_dict
+from lumoomni.errors import InputError
+from lumoomni.model.hf_weights import load_thinker, save_thinker
+from lumoomni.model.rows import Rows, RowsConfig, RowThinker, refuse_misfit
+from lumoomni.model.thinker import Thinker
+from lumoomni.runtime import atomic_write_bytes, atomic_write_json
+from lumoomni.uti.space import TokenSpace
+from lumoomni.uti.space_file import load_space, refuse_other, save_space
+
+NAME = "trainable_rows"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowFacts:
+    """What `trainable_rows.json` says. `base` is the SHA-256 that `base_of` makes."""
+
+    row_start: int
+    row_end: int
+    width: int
+    base_llm: str
+    base: str
+    abi: str
+    has_lm_head: bool
+    dtype: str = "float32"
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class RowPackage:
+    """Rows in evaluation mode, what they are for, and the space of their ids."""
+
+    rows: Rows
+    facts: RowFacts
+    space: TokenSpace
+
+
+def base_of(folder: Path) -> str:
+    """SHA-256 that names a base model's folder: its config and its weights, by their bytes."""
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
+    if len(files) < 2:
+        raise InputError(f"{folder} holds no config.json with .safetensors; give a model's folder")
+    hashes = {path.name: hash_file(path) for path in files}
+    return hashlib.sha256(canonical_json(hashes).encode()).hexdigest()
+
+
+def save_rows(folder: Path, rows: Rows, space: TokenSpace, *, base: str, base_llm: str) -> RowFacts:
+    """Write the package. Raises InputError when rows and space disagree about the new ids."""
+    config = rows.config
+    have, want = (config.start, config.start + config.count), _range_of(space)
+    if have != want:
+        raise InputError(
+            f"the rows are ids {have[0]} to {have[1] - 1}, but the token space has its new ids at "
+            f"{want[0]} to {want[1] - 1}; train rows in this space"
+        )
+    facts = RowFacts(
+        row_start=have[0],
+        row_end=have[1],
+        width=config.width,
+        base_llm=base_llm,
+        base=base,
+        abi=space.abi,
+        has_lm_head=rows.row_head is not None,
+    )
+    tensors = {"embeddings": rows.row_table.detach().float().cpu().contiguous()}
+    if rows.row_head is not None:
+        tensors["lm_head"] = rows.row_head.detach().float().cpu().contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_bytes(folder / f"{NAME}.safetensors", save(tensors))
+    older = {k: getattr(facts, k) for k in ("row_start", "row_end", "base_llm", "dtype")}
+    buffer = io.BytesIO()
+    torch.save({**older, "embeddings": None, "lm_head": None, **tensors}, buffer)
+    atomic_write_bytes(folder / f"{NAME}.pt", buffer.getvalue())
+    save_space(folder, space)
+    atomic_write_json(folder / f"{NAME}.json", to_dict(facts))
+    return facts
+
+
+def load_rows(folder: Path, *, base: str | None = None, abi: str | None = None) -> RowPackage:
+    """Read a package. Raises InputError for damage, another base or another token space, with both
+    values."""
+    facts = _facts(folder)
+    space = load_space(folder)
+    refuse_other(space.abi, facts.abi, str(folder / f"{NAME}.json"))
+    if abi is not None:
+        refuse_other(abi, facts.abi, str(folder))
+    if base is not None and base != facts.base:
+        raise InputError(
+            f"{folder} holds rows for base {facts.base[:12]}... ({facts.base_llm}), but this one "
+            f"is {base[:12]}...; use the base that they were trained on"
+        )
+    if (facts.row_start, facts.row_end) != _range_of(space):
+        first, last = _range_of(space)
+        raise InputError(
+            f"{folder} says rows {facts.row_start} to {facts.row_end - 1}, but its token space has "
+            f"{first} to {last - 1}; it was put together from two packages"
+        )
+    config = RowsConfig(
+        start=facts.row_start,
+        count=facts.row_end - facts.row_start,
+        width=facts.width,
+        tied=not facts.has_lm_head,
+    )
+    rows = Rows(config)
+    for name, value in _tensors(folder, facts).items():
+        target = rows.row_table if name == "embeddings" else rows.row_head
+        assert target is not None
+        target.data.copy_(value)
+    return RowPackage(rows.eval(), facts, space)
+
+
+def apply_rows(base: Path, package: Path, dtype: torch.dtype = torch.float32) -> RowThinker:
+    """The model of a base's folder and a package's rows; nothing is written.
+
+    Raises InputError as `load_rows` does, and for a base of another shape.
+    """
+    found = load_rows(package, base=base_of(base))
+    thinker = load_thinker(base, dtype)
+    try:
+        refuse_misfit(thinker, found.rows.config)
+    except ValueError as error:
+        raise InputError(f"{package}: {error}") from error
+    return RowThinker(thinker, found.rows)
+
+
+def merge_rows(base: Path, package: Path, out: Path) -> int:
+    """Write a Hugging Face folder whose tables have the new rows behind the old ones.
+
+    In the base's own type; returns how many ids it has. Raises InputError when `out` holds
+    something, and as `apply_rows` does.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty; give a new folder to write the merged model to")
+    model = apply_rows(base, package, _dtype_of(base))
+    grown = grow(model)
+    temporary = out.parent / f".{out.name}.part"
+    if temporary.exists():
+        shutil.rmtree(temporary)  # what a killed merge left
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_thinker(grown, temporary)
+    for path in sorted(base.glob("*token*")) + sorted(base.glob("vocab*")):
+        if path.is_file():
+            shutil.copy2(path, temporary / path.name)
+    save_space(temporary, load_space(package))
+    temporary.replace(out)
+    return grown.config.vocab_size
+
+
+@torch.no_grad()
+def grow(model: RowThinker) -> Thinker:
+    """One Thinker with the rows behind its tables; the body is shared, not copied."""
+    thinker, size = model.thinker, model.size
+    with torch.device("meta"):
+        grown = Thinker(replace(thinker.config, vocab_size=size))
+    for name, child in thinker.named_children():
+        if name not in ("token_table", "head_table"):
+            setattr(grown, name, child)
+    table = thinker.token_table.weight
+    grown.token_table.weight = _joined(table, model.rows.row_table)
+    if thinker.head_table is not None:
+        assert model.rows.row_head is not None
+        grown.head_table = _joined(thinker.head_table, model.rows.row_head)
+    return grown.eval()
+
+
+def _joined(base: Tensor, rows: Tensor) -> torch.nn.Parameter:
+    both = torch.cat([base.detach(), rows.detach().to(base.dtype)])
+    return torch.nn.Parameter(both, requires_grad=False)
+
+
+def _range_of(space: TokenSpace) -> tuple[int, int]:
+    return space.new_rows.start, space.new_rows.stop
+
+
+def _dtype_of(base: Path) -> torch.dtype:
+    data = json.loads((base / "config.json").read_text())
+    name = data.get("dtype") or data.get("torch_dtype") or "float32"
+    return getattr(torch, name)
+
+
+def _facts(folder: Path) -> RowFacts:
+    path = folder / f"{NAME}.json"
+    try:
+        data: Any = json.loads(path.read_text())
+        return from_dict(RowFacts, data, where=path.name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is no package of rows ({error})") from error
+
+
+def _tensors(folder: Path, facts: RowFacts) -> dict[str, Tensor]:
+    path = folder / f"{NAME}.safetensors"
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+    names = {"embeddings", "lm_head"} if facts.has_lm_head else {"embeddings"}
+    shape = (facts.row_end - facts.row_start, facts.width)
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if found != dict.fromkeys(names, shape):
+        raise InputError(
+            f"{path} holds {found}, but {NAME}.json says {sorted(names)} of {shape}; it was put "
+            "together from two packages"
+        )
+    return tensors
