@@ -12,6 +12,7 @@ BENCHMARKS: dict[str, str] = {
     "thinker_train": "--out",
     "generate": "--out",
     "griffin_lim": "--json",
+    "track_a": "--json",
 }
 
 

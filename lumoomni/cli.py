@@ -18,6 +18,7 @@ VERB_MODULES = (
     "lumoomni.cli_data",
     "lumoomni.cli_merge",
     "lumoomni.cli_tokens",
+    "lumoomni.cli_tokenize",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

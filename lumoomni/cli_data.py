@@ -1,4 +1,4 @@
-"""The data verbs: `lumo data check`.
+"""The data verbs: `lumo data check`, and those of other files.
 
 Knows: options and how findings are shown. Costs: torch is imported when a verb runs.
 """
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lumoomni import cli_manifest, cli_shards
 from lumoomni.exits import print_json, verb
 
 FORMATS = "txt, jsonl, csv, json, llava, coco, webdataset, hf, ljspeech or librispeech."
@@ -17,6 +18,8 @@ def register(app: typer.Typer) -> None:
     """Add the sub-commands."""
     data = typer.Typer(help="Look at data before training on it.", no_args_is_help=True)
     data.command(epilog="lumo data check ljspeech /data/LJSpeech-1.1")(check)
+    cli_manifest.register(data)
+    cli_shards.register(data)
     app.add_typer(data, name="data")
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumoomni.codecs.quantiser import Quantised, ResidualQuantiser, nearest
+from lumoomni.codecs.quantiser import Quantised, ResidualQuantiser, margins, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +104,14 @@ class SpeechCodec(nn.Module):
                 vectors = vectors - book[index]
                 codes.append(index)
         return torch.stack(codes, -1)
+
+    @torch.no_grad()
+    def margins(self, mel: Tensor) -> Tensor:
+        """mel [B, M, n_mels] -> [B, F, Q]: how far the next code was behind the chosen one."""
+        lengths = torch.full((mel.shape[0],), mel.shape[1])
+        with torch.autocast(mel.device.type, enabled=False):
+            folded, mask = self._fold(mel.float(), lengths)
+            return margins(self._latents(folded, mask), self.quantiser.codebooks)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:

@@ -54,8 +54,18 @@ class SpeechTokens:
                 f"one channel at {self.rate} Hz"
             )
         with exactly(self._codec, self.facts.name):
-            mel = log_mel(torch.from_numpy(np.asarray(samples, dtype=np.float32))[None], self._mel)
+            mel = log_mel(
+                torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))[None], self._mel
+            )
             return Coded(self._codec.encode(mel)[0].numpy())
+
+    def margins(self, samples: np.ndarray) -> np.ndarray:
+        """float64 [F, Q]: how far the next code was behind the chosen one."""
+        with exactly(self._codec, self.facts.name):
+            mel = log_mel(
+                torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))[None], self._mel
+            )
+            return self._codec.margins(mel)[0].numpy()
 
     def encode_batch(self, media: Sequence[np.ndarray]) -> list[Coded]:
         """`encode` of each, bit for bit; several at a time where torch has several threads."""
@@ -65,5 +75,7 @@ class SpeechTokens:
         """Raises InputError for codes out of range."""
         self.facts.check(coded)
         with exactly(self._codec, self.facts.name):
-            mel = self._codec.decode(torch.from_numpy(np.asarray(coded.codes, dtype=np.int64)))
+            mel = self._codec.decode(
+                torch.from_numpy(np.ascontiguousarray(coded.codes, dtype=np.int64))
+            )
         return Audio(np.asarray(vocode(mel, self._mel), dtype=np.float32), self.rate)

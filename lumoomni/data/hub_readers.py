@@ -162,7 +162,7 @@ def _is_picture(kind: Any) -> bool:
 def _row(shown: Any, said: Any, place: tuple[Table, str, int, int], base: Path, where: str) -> Row:
     """Raises ValueError for each defect."""
     listed = parts_of(shown)
-    if isinstance(said, (list, dict)) and (listed == [] or shown.as_py() is None):
+    if isinstance(said, (list, dict)) and (listed == [] or not shown.is_valid):
         *before, (_, answer) = _told(said, 0).turns
         return text_row(answer, tuple(before), where)
     media: list[Path | Stored] = []

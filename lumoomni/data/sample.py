@@ -138,14 +138,15 @@ class PictureSource(Source[PictureItem], Protocol):
         ...
 
 
-def take_shown(source: PictureSource, split: str, count: int) -> list[PictureItem]:
+def take_shown(source: Source[PictureItem], split: str, count: int) -> list[PictureItem]:
     """As `take`, without conversations that have no picture."""
     size, found = source.size(split), list[PictureItem]()
     for index in itertools.count() if size is None else range(size):
         if len(found) == count:
             break
-        if not source.outline(split, index).text_only:
-            found.append(source.item(split, index))
+        item = source.item(split, index)
+        if not item.text_only:
+            found.append(item)
     return found
 
 

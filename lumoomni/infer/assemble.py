@@ -9,7 +9,7 @@ Does not know: conversations or sound. Costs: every file that is loaded is hashe
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from lumoomni.artifacts import Artifact, hash_file, open_artifact
+from lumoomni.codecs.image_vq import ImageCodec, ImageCodecConfig
 from lumoomni.codecs.speech_rvq import SpeechCodec, SpeechCodecConfig
 from lumoomni.codecs.text import TextCodec
 from lumoomni.config import canonical_json, from_dict, to_dict
@@ -49,6 +50,7 @@ PARTS: dict[str, dict[type, type[nn.Module]]] = {
     "audio_connector": {LinearConnectorConfig: LinearConnector},
     "talker": {TalkerConfig: Talker},
     "speech_codec": {SpeechCodecConfig: SpeechCodec},
+    "image_codec": {ImageCodecConfig: ImageCodec},
 }
 """What each part may be. Where there is a choice, the config's file names the class."""
 BUILT_BY = {
@@ -59,7 +61,12 @@ BUILT_BY = {
     "audio_connector": "instruct",
     "talker": "train_talker",
     "speech_codec": "train_codecs",
+    "image_codec": "train_image_codec",
 }
+ALONE = ("image_codec",)
+"""Parts that no other part is an ancestor of: they stand beside a model in its build."""
+SPACE = "token_space.json"
+"""An artifact with it holds copies of codecs, and made no part of a model."""
 KIND = "class"
 ADOPTED = "adopted"
 SETTINGS = "settings.json"
@@ -248,7 +255,7 @@ def gather(path: Path, *, unproven: bool = False) -> Parts:
     Raises InputError when something is missing, changed, failed its gate, or does not belong.
     """
     artifact = find_artifact(Path(path), unproven=unproven)
-    line = lineage(artifact, unproven=unproven)
+    line = [*lineage(artifact, unproven=unproven), *_beside(artifact, unproven)]
     modules: dict[str, nn.Module] = {}
     sources: dict[str, str] = {}
     for name in PARTS:
@@ -274,11 +281,22 @@ def gather(path: Path, *, unproven: bool = False) -> Parts:
     return Parts(
         artifact=artifact,
         text_codec=TextCodec.load(checked(tokenizer, TOKENIZER)),
-        settings=load_settings(settings),
+        settings=_as_trained(load_settings(settings), line),
         modules=modules,
         sources=sources,
         unproven=tuple(_shortfall(one) for one in line if not one.passed),
     )
+
+
+def _as_trained(settings: ModelSettings, line: list[Artifact]) -> ModelSettings:
+    """The settings with the template that the latest stage to train a connector spoke.
+
+    A stage may speak another one than the Thinker learned; serving that of `settings.json` would
+    then ask in words that were never trained, and no number would say so.
+    """
+    owner = next((a for a in line if "image_connector.json" in a.manifest["files"]), None)
+    own = None if owner is None else owner.config.get("template")
+    return replace(settings, template=own) if own else settings
 
 
 def find_artifact(path: Path, *, unproven: bool = False) -> Artifact:
@@ -296,10 +314,22 @@ def find_artifact(path: Path, *, unproven: bool = False) -> Artifact:
     for name in reversed(stages):
         if (path / name / "manifest.json").is_file():
             artifact = open_artifact(path / name)
-            made = any(f"{part}.json" in artifact.manifest["files"] for part in PARTS)
-            if made and (artifact.passed or unproven):
+            files = artifact.manifest["files"]
+            copies = SPACE in files
+            made = any(f"{part}.json" in files for part in PARTS if part not in ALONE)
+            if made and not copies and (artifact.passed or unproven):
                 return artifact
     raise InputError(f"{path} holds no finished stage yet; run `lumo build` first")
+
+
+def _beside(artifact: Artifact, unproven: bool) -> list[Artifact]:
+    """The artifacts of the same build that made parts of ALONE, if they may be used."""
+    found = []
+    for folder in (artifact.path.parent / BUILT_BY[part] for part in ALONE):
+        if folder != artifact.path and (folder / "manifest.json").is_file():
+            made = open_artifact(folder)
+            found += [made] if made.passed or unproven else []
+    return found
 
 
 def lineage(artifact: Artifact, *, unproven: bool = False) -> list[Artifact]:

@@ -1,4 +1,4 @@
-"""A token space with its codecs in one folder: made from a built model, and opened again.
+"""A token space with its codecs in one folder: made from a built model, or from pieces.
 
 Knows: which parts of a model give ids, and the artifact that holds copies of them.
 Does not know: what the ids are used for. Costs: the codecs' bytes, copied once.
@@ -7,19 +7,22 @@ The folder needs nothing else: tokenizer, codec weights, the mel definition and 
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from lumoomni.artifacts import ArtifactWriter
 from lumoomni.codecs.facts import CodecFacts, Kind
+from lumoomni.codecs.pretrained import CodecOptions, read_object
 from lumoomni.codecs.stored import (
     IMAGE,
     SPEECH,
     image_entry,
     load_codecs,
+    pretrained_entry,
     save_entries,
     speech_entry,
 )
@@ -28,6 +31,7 @@ from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, judge, wilson
 from lumoomni.infer.assemble import gather, save_part
 from lumoomni.media.audio import Audio
+from lumoomni.media.mel import MelConfig
 from lumoomni.uti.folder import KIND, TOKENIZER
 from lumoomni.uti.interface import UTI, TokenSpan
 from lumoomni.uti.space import TokenSpace, new_space
@@ -45,16 +49,85 @@ def build_tokens(model: Path, out: Path, *, unproven: bool = False) -> UTI:
     _refuse_full(out)
     parts = gather(model, unproven=unproven)
     thinker, speech = parts.need("thinker"), parts.need(SPEECH)
-    entries: dict[Kind, dict[str, Any]] = {}
     with ArtifactWriter(out) as writer:
-        if IMAGE in parts.modules:
-            save_part(writer.folder, IMAGE, parts.modules[IMAGE])
-            entries["image"] = image_entry()
-        save_part(writer.folder, SPEECH, speech)
-        entries["audio"] = speech_entry(parts.settings.mel)
+        entries = save_codecs(writer.folder, parts.modules.get(IMAGE), speech, parts.settings.mel)
         parts.text_codec.save(writer.folder / TOKENIZER)
         size, made = thinker.config.vocab_size, {"from": parts.artifact.hash}
         return _finish(writer, parts.text_codec, size, entries, made)
+
+
+def save_codecs(
+    folder: Path, image: nn.Module | None, speech: nn.Module, mel: MelConfig
+) -> dict[Kind, dict[str, Any]]:
+    """Our codecs as parts in a folder, and their entries; pictures come first where there are."""
+    entries: dict[Kind, dict[str, Any]] = {}
+    if image is not None:
+        save_part(folder, IMAGE, image)
+        entries["image"] = image_entry()
+    save_part(folder, SPEECH, speech)
+    entries["audio"] = speech_entry(mel)
+    return entries
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pieces:
+    """What a space is made of without a model of ours.
+
+    `text` is a tokenizer.json or a folder with one. `text_size` is the base model's table; 0 takes
+    `vocab_size` of the folder's config.json, which counts the padding rows too. `image` and `audio`
+    are folders or hub ids of codecs, or empty.
+    """
+
+    text: Path
+    text_size: int = 0
+    image: str = ""
+    audio: str = ""
+    image_options: CodecOptions = field(default_factory=CodecOptions)
+    audio_options: CodecOptions = field(default_factory=CodecOptions)
+
+
+def build_from(pieces: Pieces, out: Path) -> UTI:
+    """A space of a base model's text and published codecs, whose files are copied, audited.
+
+    Raises InputError for a table smaller than its tokenizer, for what is no such codec, and when
+    `out` holds something else.
+    """
+    _refuse_full(out)
+    path = pieces.text / TOKENIZER if pieces.text.is_dir() else pieces.text
+    text_codec = TextCodec.load(path)
+    size = pieces.text_size or _table(path.parent)
+    if size < text_codec.vocab_size:
+        raise InputError(
+            f"{path} has {text_codec.vocab_size:,} ids, but the text table is to have {size:,} "
+            "rows; give the base model's, padding rows and all, with --text-size"
+        )
+    sources: dict[Kind, tuple[str, CodecOptions]] = {
+        "image": (pieces.image, pieces.image_options),
+        "audio": (pieces.audio, pieces.audio_options),
+    }
+    entries: dict[Kind, dict[str, Any]] = {}
+    with ArtifactWriter(out) as writer:
+        for kind, (source, options) in sources.items():
+            if source:
+                entries[kind] = pretrained_entry(writer.folder, kind, source, options)
+        text_codec.save(writer.folder / TOKENIZER)
+        made = {"text": str(pieces.text), "image": pieces.image, "audio": pieces.audio}
+        return _finish(writer, text_codec, size, entries, made)
+
+
+def _table(folder: Path) -> int:
+    """Rows of the base model's text table, by its config.json."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise InputError(
+            f"there is no {path}, so the base model's table is unknown; give its rows with "
+            "--text-size"
+        )
+    config = read_object(path)
+    size = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    if not isinstance(size, int):
+        raise InputError(f"{path} names no vocab_size; give the table's rows with --text-size")
+    return size
 
 
 def load_tokens(folder: Path) -> UTI:
@@ -75,11 +148,7 @@ def _finish(
     made: dict[str, Any],
 ) -> UTI:
     """The space over what lies in the writer's folder, opened as users will, audited, committed."""
-    save_entries(writer.folder, entries)
-    codecs = load_codecs(writer.folder)
-    space = new_space(text_size, text_codec.hash, [codecs[kind].facts for kind in entries])
-    save_space(writer.folder, space, made)
-    uti = UTI(space, text_codec, codecs)
+    uti = write_space(writer.folder, text_codec, text_size, entries, made)
     report, wanted = Report(metrics=audit(uti)), checks(uti.space)
     writer.commit(
         kind=KIND,
@@ -89,9 +158,24 @@ def _finish(
         report=report,
         checks=wanted,
         verdict=judge(report, wanted),
-        abi=space.abi,
+        abi=uti.space.abi,
     )
     return uti
+
+
+def write_space(
+    folder: Path,
+    text_codec: TextCodec,
+    text_size: int,
+    entries: dict[Kind, dict[str, Any]],
+    made: dict[str, Any],
+) -> UTI:
+    """`codecs.json` and the space over the codecs that lie in a folder, opened from there."""
+    save_entries(folder, entries)
+    codecs = load_codecs(folder)
+    space = new_space(text_size, text_codec.hash, [codecs[kind].facts for kind in entries])
+    save_space(folder, space, made)
+    return UTI(space, text_codec, codecs)
 
 
 def audit(uti: UTI) -> dict[str, Metric]:
@@ -132,7 +216,7 @@ def _tones(seed: int, codec: CodecFacts) -> Audio:
 
 
 def _patches(seed: int, codec: CodecFacts) -> np.ndarray:
-    """A picture of 4 x 4 patches of colour and a little noise, of the codec's size."""
+    """A picture of 4 x 4 patches of colour and a little noise."""
     stream = np.random.default_rng(seed)
     patches = stream.integers(0, 256, (4, 4, 3)).repeat(16, 0).repeat(16, 1)
     return (patches + stream.integers(-8, 9, patches.shape)).clip(0, 255).astype(np.uint8)

@@ -6,7 +6,11 @@ on the way, and which gates these settings were seen to pass.
 
 from dataclasses import replace
 
+from lumoomni.audits.dataset import DatasetAuditConfig
+from lumoomni.codecs.image_vq import ImageCodecConfig
 from lumoomni.codecs.speech_rvq import SpeechCodecConfig
+from lumoomni.data.manifest_builders import ManifestConfig
+from lumoomni.data.manifest_world import WorldConfig
 from lumoomni.data.mixture import InstructMixture
 from lumoomni.media.mel import MelConfig
 from lumoomni.model.audio import AudioTowerConfig
@@ -17,11 +21,14 @@ from lumoomni.model.vision import VisionTowerConfig
 from lumoomni.pipeline import Recipe
 from lumoomni.recipes.stages import stages
 from lumoomni.stages.align_connector import AlignConnectorConfig
+from lumoomni.stages.build_token_space import BuildTokenSpaceConfig
 from lumoomni.stages.instruct import InstructConfig
 from lumoomni.stages.pretrain_text import PretrainTextConfig
 from lumoomni.stages.sweep_connector import SweepConnectorConfig
+from lumoomni.stages.tokenize import DatasetLimits, TokenizeConfig
 from lumoomni.stages.train_audio_encoder import TrainAudioEncoderConfig
 from lumoomni.stages.train_codecs import TrainCodecsConfig
+from lumoomni.stages.train_image_codec import TrainImageCodecConfig
 from lumoomni.stages.train_talker import TrainTalkerConfig
 from lumoomni.stages.train_vision_encoder import TrainVisionEncoderConfig
 from lumoomni.train.contrast import CaptionHeadsConfig
@@ -45,6 +52,9 @@ def nano() -> Recipe:
             train_talker=_train_talker(),
             align_connector=_align_connector(),
             instruct=_instruct(),
+            train_image_codec=_train_image_codec(),
+            build_token_space=BuildTokenSpaceConfig(),
+            tokenize=_tokenize(),
             sweep_connector=_sweep_connector(),
         ),
     )
@@ -116,6 +126,14 @@ def _train_codecs() -> TrainCodecsConfig:
     )
 
 
+def _train_image_codec() -> TrainImageCodecConfig:
+    return TrainImageCodecConfig(
+        codec=ImageCodecConfig(image_size=64, codebook_size=1024),
+        loop=LoopConfig(steps=2400, batch_size=32),
+        optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
+    )
+
+
 def _train_talker() -> TrainTalkerConfig:
     return TrainTalkerConfig(
         talker=TalkerConfig(
@@ -147,6 +165,15 @@ def _align_connector() -> AlignConnectorConfig:
         tower_batch=32,
         loop=LoopConfig(steps=700, batch_size=32, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=20),
+    )
+
+
+def _tokenize() -> TokenizeConfig:
+    return TokenizeConfig(
+        manifest=ManifestConfig(both_ways=True, world=WorldConfig(count=300, held=50)),
+        rows_per_shard=500,
+        audit=DatasetAuditConfig(context=512),
+        limits=DatasetLimits(min_train=1000, min_eval=100),
     )
 
 

@@ -3,11 +3,14 @@
 from lumoomni.pipeline import Stage
 from lumoomni.stages import (
     align_connector,
+    build_token_space,
     instruct,
     pretrain_text,
     sweep_connector,
+    tokenize,
     train_audio_encoder,
     train_codecs,
+    train_image_codec,
     train_talker,
     train_vision_encoder,
 )
@@ -23,10 +26,14 @@ def stages(
     instruct: instruct.InstructConfig,
     align_connector: align_connector.AlignConnectorConfig | None = None,
     sweep_connector: sweep_connector.SweepConnectorConfig | None = None,
+    train_image_codec: train_image_codec.TrainImageCodecConfig | None = None,
+    build_token_space: build_token_space.BuildTokenSpaceConfig | None = None,
+    tokenize: tokenize.TokenizeConfig | None = None,
 ) -> tuple[Stage, ...]:
     """A to E in order; with `align_connector`, pictures come through its perceiver.
 
-    `sweep_connector` comes last: nothing is built on it.
+    `sweep_connector` and `train_image_codec` come last: no model is built on them, so that a build
+    until `instruct` does not wait for them.
     """
     configs = {
         "pretrain_text": pretrain_text,
@@ -36,6 +43,9 @@ def stages(
         "train_talker": train_talker,
         "align_connector": align_connector,
         "instruct": instruct,
+        "train_image_codec": train_image_codec,
+        "build_token_space": build_token_space,
+        "tokenize": tokenize,
         "sweep_connector": sweep_connector,
     }
     there = [name for name in MODULES if configs[name] is not None]
@@ -59,6 +69,9 @@ MODULES = {
     "train_talker": train_talker,
     "align_connector": align_connector,
     "instruct": instruct,
+    "train_image_codec": train_image_codec,
+    "build_token_space": build_token_space,
+    "tokenize": tokenize,
     "sweep_connector": sweep_connector,
 }
 PARENTS: dict[str, tuple[str, ...]] = {
@@ -66,6 +79,9 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "train_audio_encoder": ("pretrain_text",),
     "train_vision_encoder": ("pretrain_text",),
     "train_codecs": ("pretrain_text", "train_audio_encoder"),
+    "train_image_codec": (),
+    "build_token_space": ("pretrain_text", "train_codecs", "train_image_codec"),
+    "tokenize": ("build_token_space",),
     "train_talker": ("pretrain_text", "train_audio_encoder", "train_codecs"),
     "align_connector": ("pretrain_text", "train_vision_encoder"),
     "sweep_connector": ("pretrain_text", "train_vision_encoder"),

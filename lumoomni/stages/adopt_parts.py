@@ -20,9 +20,12 @@ from lumoomni.model.hf_weights import inspect_thinker
 from lumoomni.model.siglip import load_siglip
 from lumoomni.pipeline import StageContext
 from lumoomni.runtime import atomic_write_json
+from lumoomni.stages.chat_template import mismatch
 from lumoomni.uti.sequence import TEMPLATES
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "preprocessor_config.json")
+
+TALK = ("tokenizer*", "chat_template*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,11 @@ def run(context: StageContext) -> Report:
     shape = inspect_thinker(llm)
     codec = TextCodec.load(llm / "tokenizer.json")
     tower = load_siglip(str(vision))
+    notes = {"llm": str(llm), "vision": str(vision)}
+    said = mismatch(llm, config.template)
+    if said:
+        context.progress.say(f"{context.name}: {said}")
+        notes["chat template"] = said
     found = {"thinker": llm, "vision": vision}
     with context.progress.task("hashing", total=len(found), unit="model") as bar:
         for name, folder in found.items():
@@ -66,7 +74,7 @@ def run(context: StageContext) -> Report:
             "adopted.tokenizer_over_vocabulary": exact(codec.vocab_size - shape.vocab_size),
             "adopted.patches": exact(tower.config.grid**2),
         },
-        notes={"llm": str(llm), "vision": str(vision)},
+        notes=notes,
     )
 
 
@@ -87,7 +95,7 @@ def find_model(source: str, role: str) -> Path:
     except ImportError as error:
         raise InputError("a hub id needs `pip install lumoomni[hf]`; or give a folder") from error
     try:
-        return Path(snapshot_download(source, allow_patterns=[*WEIGHTS, "tokenizer*"]))
+        return Path(snapshot_download(source, allow_patterns=[*WEIGHTS, *TALK]))
     except (OSError, ValueError) as error:
         raise InputError(f"{role}={source} cannot be fetched from the hub: {error}") from error
 

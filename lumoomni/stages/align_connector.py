@@ -8,23 +8,20 @@ none; the Thinker and the tower are as they were, bit for bit.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from lumoomni.audits.ablation import EMPTY, Ablation, ablate, by_length, label_facts
+from lumoomni.audits.ablation import Ablation, ablate, by_length, label_facts
 from lumoomni.audits.golden import Golden
+from lumoomni.audits.placement import check_placement
 from lumoomni.audits.text import share_right
 from lumoomni.codecs.text import TextCodec
-from lumoomni.data.conversation import Encoded, Layout, picture_turns
-from lumoomni.data.feature_cache import FeatureCache
-from lumoomni.data.feeding import Feed, shorten
-from lumoomni.data.packing import PackConfig
+from lumoomni.data.conversation import Encoded, Layout
+from lumoomni.data.feeding import shorten
 from lumoomni.data.sample import PictureItem, PictureSource, take
 from lumoomni.data.sources import open_pictures
 from lumoomni.data.world.scene import draw, twin, twin_kinds
-from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, exact
 from lumoomni.infer.assemble import (
     SETTINGS,
@@ -41,28 +38,30 @@ from lumoomni.model.siglip import SiglipTower, SiglipTowerConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.model.vision import VisionTower, VisionTowerConfig
 from lumoomni.pipeline import StageContext
-from lumoomni.runtime import resolve_device
+from lumoomni.stages.picture_training import (
+    PictureTrainingConfig,
+    encode,
+    open_feed,
+    picture_checks,
+    template_of,
+    text_facts,
+)
 from lumoomni.train.align import AlignObjective, AlignTask
 from lumoomni.train.devices import resident
-from lumoomni.train.eyes import Eyes, fill_cache
+from lumoomni.train.eyes import Eyes
 from lumoomni.train.freeze import fingerprint, freeze
-from lumoomni.train.loop import FitSite, LoopConfig, Watch, fit, site_of
-from lumoomni.train.optim import OptimConfig
+from lumoomni.train.loop import FitSite, Watch, fit, site_of
 from lumoomni.train.readout import ReadoutConfig, read_ids
 from lumoomni.uti.sequence import SILENCE
 
-DESCRIBE = "Describe the picture."
 TWINS = ("colour", "shape", "size")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignConnectorConfig:
+class AlignConnectorConfig(PictureTrainingConfig):
     """The perceiver's shape, without the widths, which come from the parts."""
 
     data: str = "world"
-    prompt: str = DESCRIBE
-    template: str = ""
-    """`compact`, `chatml`, `qwen3` or `plain`; empty: as the Thinker learned to talk."""
     latents: int = 64
     width: int = 512
     layers: int = 2
@@ -77,28 +76,8 @@ class AlignConnectorConfig:
     thinker_from: float = 0.0
     """Share of the run after which the Thinker's own loss counts too; the part before it costs no
     forward of the Thinker."""
-    loop: LoopConfig
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    eval_items: int = 200
-    context: int = 512
-    """Longest sequence; longer ones are cut, and counted as truncated."""
-    pack: int = 0
-    """Positions of a row that several samples share; a micro-batch is then `batch_size` rows. 0
-    pads samples to the longest instead."""
-    cache_features: bool = False
-    """Look at every picture once, keep what the tower saw, and train from that."""
-    tower_batch: int = 8
-    """Pictures that go through the tower together."""
     length_edges: tuple[int, int] = (10, 20)
     """Supervised tokens up to which an answer is short, and medium."""
-    max_truncated: float = 0.01
-    golden: int = 16
-    golden_times: int = 8
-    """Held-out pictures that are described again and again, and how many times in a run."""
-    rank_wrong: bool = True
-    """Demand that another's picture serves better than none. Where a picture says all that its
-    caption says, as in the micro-world, whoever reads it is misled by another's more than by
-    none (LOG.md); every wrong input must then only be worse than the right one."""
 
     def __post_init__(self) -> None:
         if self.readout_weight < 0 or not 0 <= self.thinker_from <= 1:
@@ -110,11 +89,6 @@ class AlignConnectorConfig:
             raise ValueError("readout_weight needs spell=true: there are no symbols to choose from")
         if self.thinker_from > 0 and not self.readout_weight:
             raise ValueError("before thinker_from nothing would be learned; set readout_weight")
-
-
-def encode(layout: Layout, item: PictureItem, prompt: str) -> Encoded:
-    """A picture with its conversation, or with the request and the caption as the answer."""
-    return layout.encode(picture_turns(item, prompt))
 
 
 def connector_shape(
@@ -182,7 +156,7 @@ def train(
     model = OmniModel(thinker, vision=vision, image_connector=connector)
     layout = Layout(
         text_codec=codec,
-        template=config.template or settings.template,
+        template=template_of(config, settings, context.name),
         mel=settings.mel,
         image_positions=connector.config.positions,
         prepare=preparer(vision),
@@ -206,6 +180,7 @@ def train(
         batches=config.loop.steps * config.loop.accumulate,
     )
     task = AlignTask(model, feed, eyes, codec, aim)
+    check_placement(model, codec, feed.batch(0).batch, context.name)
     fit(task, config.loop, config.optim, replace(site, watch=watch if config.golden else None))
     model.eval()
     if config.golden:
@@ -216,38 +191,6 @@ def train(
     changed = sum(a != b for a, b in zip(before, after, strict=True))
     metrics["frozen.changed"] = exact(float(changed), n=len(before))
     return connector, metrics
-
-
-def open_feed(
-    context: StageContext,
-    config: AlignConnectorConfig,
-    source: PictureSource,
-    layout: Layout,
-    eyes: Eyes,
-) -> Feed:
-    """The training batches; with `cache_features` the tower looks at all their pictures here."""
-
-    def feed(cache: FeatureCache | None = None) -> Feed:
-        return Feed(
-            source,
-            layout,
-            config.prompt,
-            batch_size=config.loop.batch_size,
-            context=config.context,
-            pack=PackConfig(capacity=config.pack) if config.pack else None,
-            seed=context.seed,
-            cache=cache,
-        )
-
-    plain = feed()
-    if not config.cache_features:
-        return plain
-    indices = plain.indices(config.loop.steps * config.loop.accumulate)
-    size = source.size("train")
-    indices = indices if size is None else indices[:size]
-    folder = context.cache / "features"
-    with resident((eyes.tower,), resolve_device(context.device)):
-        return feed(fill_cache(folder, eyes, source, layout.prepare, indices, context.progress))
 
 
 def measure(
@@ -266,7 +209,7 @@ def measure(
     train = [
         encode(layout, item, config.prompt) for item in take(source, "train", config.eval_items)
     ]
-    metrics |= label_facts(train + encoded, config.context)
+    metrics |= {**label_facts(train + encoded, config.context), **text_facts(source)}
     if config.readout_weight:
         splits = ("seen", "unseen") if config.data == "world" else ("seen",)
         for split in splits:
@@ -315,40 +258,4 @@ def read_rightly(model: OmniModel, items: Sequence[PictureItem], codec: TextCode
 
 def checks(config: AlignConnectorConfig) -> tuple[Check, ...]:
     """The gate."""
-    if config.eval_items < 20:
-        raise InputError(f"eval_items is {config.eval_items}; a gate needs at least 20 items")
-    least = partial(Check, op=">", threshold=0.0, bound="low", min_n=min(100, config.eval_items))
-    rival = "shuffled" if config.rank_wrong else "correct"
-    empty = [
-        least(
-            metric=f"ablation.{name}_over_{rival}",
-            why=f"{name} in a picture's place must serve worse than "
-            + ("any picture" if config.rank_wrong else "the right one"),
-        )
-        for name in EMPTY
-    ]
-    return (
-        least(
-            metric="ablation.shuffled_over_correct",
-            why="another picture must serve worse than the right one, or pictures are not used",
-        ),
-        *empty,
-        Check(
-            metric="frozen.changed",
-            op="==",
-            threshold=0.0,
-            why="the Thinker and the tower are not trained here",
-        ),
-        Check(
-            metric="labels.none",
-            op="==",
-            threshold=0.0,
-            why="a sample without a label teaches nothing, silently",
-        ),
-        Check(
-            metric="labels.truncated",
-            op="<=",
-            threshold=config.max_truncated,
-            why="longer sequences than the context are not what memory was planned for",
-        ),
-    )
+    return picture_checks(config)

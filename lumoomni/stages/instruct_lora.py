@@ -9,13 +9,14 @@ the memory of one block. The gate: the right picture must help, and text must no
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 
 import torch
 from torch import Tensor, nn
 
 from lumoomni.audits.ablation import ablate, label_facts
 from lumoomni.audits.golden import Golden
+from lumoomni.audits.placement import check_placement
 from lumoomni.audits.text import heldout_loss
 from lumoomni.codecs.text import TextCodec
 from lumoomni.data.conversation import (
@@ -26,7 +27,7 @@ from lumoomni.data.conversation import (
     text_turns,
 )
 from lumoomni.data.feeding import Feed, shorten
-from lumoomni.data.sample import PictureItem, PictureSource, take
+from lumoomni.data.sample import PictureItem, PictureSource, take, take_shown
 from lumoomni.data.sources import open_pictures, open_text
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, exact
@@ -48,15 +49,21 @@ from lumoomni.model.siglip import SiglipTower
 from lumoomni.model.thinker import Thinker
 from lumoomni.model.vision import VisionTower
 from lumoomni.pipeline import StageContext
-from lumoomni.stages import align_connector
-from lumoomni.stages.align_connector import DESCRIBE, AlignConnectorConfig, encode, new_connector
+from lumoomni.stages.align_connector import AlignConnectorConfig, new_connector
+from lumoomni.stages.picture_training import (
+    PictureTrainingConfig,
+    encode,
+    open_feed,
+    picture_checks,
+    template_of,
+    text_facts,
+)
 from lumoomni.train.align import seen
 from lumoomni.train.devices import resident
 from lumoomni.train.eyes import Eyes
 from lumoomni.train.freeze import fingerprint, freeze
-from lumoomni.train.loop import LoopConfig, StepLoss, Watch, fit, site_of
+from lumoomni.train.loop import StepLoss, Watch, fit, site_of
 from lumoomni.train.loss import lm_loss
-from lumoomni.train.optim import OptimConfig
 
 ALIGNED = "align_connector"
 
@@ -75,41 +82,24 @@ class FreshConnector:
 
 
 @dataclass(frozen=True, kw_only=True)
-class InstructLoraConfig:
-    """`optim.lr` drives the connector, `lora_rate` times it the adapters."""
+class InstructLoraConfig(PictureTrainingConfig):
+    """`optim.lr` drives the connector, `lora_rate` times it the adapters. Empty `data`: what the
+    connector was aligned on. Conversations without a picture are learned as text."""
 
-    data: str = ""
-    """Conversations about pictures; empty: those that the connector was aligned on."""
     text: str = ""
     """Held-out text whose loss is bounded, as jsonl:FILE or txt:FILE; empty: what is said in the
     conversations, without their pictures."""
-    prompt: str = DESCRIBE
-    template: str = ""
-    """`compact`, `chatml`, `qwen3` or `plain`; empty: as the Thinker learned to talk."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     lora_rate: float = 0.5
     fresh: FreshConnector | None = None
     """Start with a connector from nothing, in a recipe without `align_connector`."""
     checkpointing: bool = True
     """Compute each block again in the backward instead of keeping what it computed."""
-    loop: LoopConfig
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    eval_items: int = 200
     eval_batch: int = 16
-    golden: int = 16
     golden_times: int = 4
-    """Held-out pictures that are described again and again, and how many times in a run."""
     context: int = 2048
-    """Longest sequence; longer ones are cut, and counted as truncated."""
-    pack: int = 0
-    cache_features: bool = False
-    tower_batch: int = 8
-    """As in `AlignConnectorConfig`."""
-    max_truncated: float = 0.01
     max_text_loss: float = 1.05
     """Loss on held-out text, as a multiple of the Thinker's own before."""
-    rank_wrong: bool = True
-    """As `AlignConnectorConfig.rank_wrong`."""
 
     def __post_init__(self) -> None:
         if self.lora_rate <= 0 or self.max_text_loss <= 0 or self.eval_batch < 1:
@@ -183,10 +173,11 @@ def run(context: StageContext) -> Report:
     torch.manual_seed(context.seed)
     attached = attach(model.thinker, config.lora)
     task = new_task(context, config, bench)
+    check_placement(model, bench.layout.text_codec, task.batch(0), context.name)
     golden = Golden(
         model=model,
         layout=bench.layout,
-        items=take(bench.source, "seen", config.golden),
+        items=take_shown(bench.source, "seen", config.golden),
         request=config.prompt,
         folder=site.work,
     )
@@ -214,7 +205,7 @@ def new_task(context: StageContext, config: InstructLoraConfig, bench: Bench) ->
     tower = bench.model.vision
     assert tower is not None
     eyes = Eyes(tower=tower, at_once=config.tower_batch)
-    feed = align_connector.open_feed(context, as_align(config), bench.source, bench.layout, eyes)
+    feed = open_feed(context, config, bench.source, bench.layout, eyes)
     return InstructLoraTask(bench.model, feed, eyes, checkpointing=config.checkpointing)
 
 
@@ -264,32 +255,22 @@ def prepare(context: StageContext, config: InstructLoraConfig) -> Bench:
         connector.symbol_table.requires_grad_(False)  # the Thinker's own table is frozen too
     layout = Layout(
         text_codec=codec,
-        template=config.template or settings.template,
+        template=template_of(config, settings, context.name),
         mel=settings.mel,
         image_positions=connector.config.positions,
         prepare=preparer(vision),
     )
     pixels = vision.config.image_size if isinstance(vision, VisionTower) else None
     model = OmniModel(thinker, vision=vision, image_connector=connector)
-    return Bench(model, layout, open_pictures(data, context.seed, pixels), base_hash(owner))
+    source = open_pictures(data, context.seed, pixels, takes_text=True)
+    return Bench(model, layout, source, base_hash(owner))
 
 
 def as_align(config: InstructLoraConfig) -> AlignConnectorConfig:
-    """The settings that both stages have, for what both do alike."""
+    """The connector of `fresh`, with the settings that both stages have."""
+    both = {one.name: getattr(config, one.name) for one in fields(PictureTrainingConfig)}
     shape = {} if config.fresh is None else asdict(config.fresh)
-    return AlignConnectorConfig(
-        prompt=config.prompt,
-        loop=config.loop,
-        optim=config.optim,
-        eval_items=config.eval_items,
-        context=config.context,
-        max_truncated=config.max_truncated,
-        rank_wrong=config.rank_wrong,
-        pack=config.pack,
-        cache_features=config.cache_features,
-        tower_batch=config.tower_batch,
-        **shape,
-    )
+    return AlignConnectorConfig(**both, **shape)
 
 
 def plain_items(context: StageContext, config: InstructLoraConfig, bench: Bench) -> list[Encoded]:
@@ -308,19 +289,20 @@ def plain_items(context: StageContext, config: InstructLoraConfig, bench: Bench)
 
 def measure(bench: Bench, config: InstructLoraConfig, seed: int) -> dict[str, Metric]:
     """The ablation on held-out conversations, and labels."""
-    items = take(bench.source, "seen", config.eval_items)
+    items = take_shown(bench.source, "seen", config.eval_items)
     encoded = [encode(bench.layout, item, config.prompt) for item in items]
     names = lenders(items)
     if len(set(names)) < 2:
         raise InputError(
-            f"all {len(items)} held-out conversations are about one picture or say the same, so "
-            "none can lend another its picture; give more data"
+            f"all {len(items)} held-out conversations with pictures are about one picture or say "
+            "the same, so none can lend another its picture; give more data"
         )
     shown = [shorten(made, config.context) for made in encoded]
     found = ablate(bench.model, shown, names, seed=seed, batch=config.eval_batch)
     train = take(bench.source, "train", config.eval_items)
     learned = [encode(bench.layout, item, config.prompt) for item in train]
-    return {**found.metrics(), **label_facts(learned + encoded, config.context)}
+    labels = label_facts(learned + encoded, config.context)
+    return {**found.metrics(), **labels, **text_facts(bench.source)}
 
 
 def lenders(items: Sequence[PictureItem]) -> list[str]:
@@ -331,7 +313,7 @@ def lenders(items: Sequence[PictureItem]) -> list[str]:
     name: list[int] = list(range(len(items)))
     first: dict[tuple[str, str], int] = {}
     for i, item in enumerate(items):
-        shown = [hashlib.sha256(x.tobytes()).hexdigest() for x in (item.image, *item.others)]
+        shown = [hashlib.sha256(x.tobytes()).hexdigest() for x in item.pictures]
         for key in (*(("picture", one) for one in shown), ("answer", item.caption)):
             other = name[first.setdefault(key, i)]
             mine = name[i]
@@ -348,4 +330,4 @@ def checks(config: InstructLoraConfig) -> tuple[Check, ...]:
         min_n=min(100, config.eval_items),
         why="learning to answer about pictures must not cost the text",
     )
-    return (*align_connector.checks(as_align(config)), text)
+    return (*picture_checks(config), text)

@@ -1,7 +1,7 @@
 """A training checkpoint: model, optimiser and data position in one file.
 
 One safetensors file, written beside the old one and moved over it, so there is always a whole one.
-Does not know: what the numbers mean, or random state: the loop seeds each micro-batch by its number.
+Does not know: what the numbers mean, or random state: the loop seeds each micro-batch by number.
 Nothing in it can run code.
 Costs: three to four times the trained parameters in bytes x 4.
 """

@@ -21,6 +21,14 @@ from lumoomni.train.loss import CHUNK_ELEMENTS, FLOAT_ELEMENTS, LossSum
 
 
 @dataclass(frozen=True)
+class RowLoss(LossSum):
+    """And of each supervised position: `each` [N] in nats, without gradient, and its `targets`."""
+
+    each: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
 class BlockShare:
     """How much probability the new rows take, summed over `count` positions."""
 
@@ -36,7 +44,7 @@ def row_loss(
     *,
     chunk: int | None = None,
     z_loss: float = 0.0,
-) -> LossSum:
+) -> RowLoss:
     """Next-id cross-entropy of hidden [B, T, D] against UNSHIFTED labels [B, T] over V + K ids.
 
     `z_loss` adds z * l^2 a position (arXiv 2204.02311). `chunk` is in positions.
@@ -49,9 +57,10 @@ def row_loss(
             f"and {rows.shape[0]} new ones"
         )
     chunk = chunk or chunk_of(base.shape[0] + rows.shape[0])
-    total = _TwoBlocks.apply(states, base, rows, targets, chunk, z_loss)
+    each = torch.zeros(targets.shape, device=states.device)
+    total = _TwoBlocks.apply(states, base, rows, targets, chunk, z_loss, each)
     assert isinstance(total, Tensor)
-    return LossSum(total, targets.numel())
+    return RowLoss(total, targets.numel(), each, targets)
 
 
 def supervised(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +119,14 @@ class _TwoBlocks(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, base: Tensor, rows: Tensor, targets: Tensor, chunk: int, z: float
+        ctx: Any,
+        states: Tensor,
+        base: Tensor,
+        rows: Tensor,
+        targets: Tensor,
+        chunk: int,
+        z: float,
+        each: Tensor,
     ) -> Tensor:
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
@@ -131,7 +147,9 @@ class _TwoBlocks(torch.autograd.Function):
                 text = torch.mm(part, old.t(), out=text_block[: len(part)])
                 fresh = torch.mm(part, new.t(), out=row_block[: len(part)])
                 wanted = targets[begin : begin + chunk]
-                total += _slopes(text, fresh, wanted, z, base_needed=needs[0] or needs[1])
+                losses = _slopes(text, fresh, wanted, z, base_needed=needs[0] or needs[1])
+                each[begin : begin + chunk] = losses
+                total += losses.sum()
                 if grads[0] is not None:
                     grads[0][begin : begin + chunk] = text @ old + fresh @ new
                 if grads[1] is not None:
@@ -148,15 +166,15 @@ class _TwoBlocks(torch.autograd.Function):
             None if grad is None else (grad * scale).to(dtype)
             for grad, dtype in zip(ctx.grads, ctx.dtypes, strict=True)
         ]
-        return grads[0], grads[1], grads[2], None, None, None
+        return grads[0], grads[1], grads[2], None, None, None, None
 
 
 def _slopes(text: Tensor, fresh: Tensor, wanted: Tensor, z: float, *, base_needed: bool) -> Tensor:
-    """Summed loss; overwrites both blocks of logits with their gradients, a few rows at a time.
+    """Losses [n]; overwrites both blocks of logits with their gradients, a few rows at a time.
 
     Where the base block's gradient serves nobody (`base_needed` false) it is left undone.
     """
-    total = torch.zeros((), device=text.device)
+    found = torch.empty(len(text), device=text.device)
     edge = text.shape[1]
     step = max(1, FLOAT_ELEMENTS // edge)
     if torch.compiler.is_compiling():
@@ -176,7 +194,7 @@ def _slopes(text: Tensor, fresh: Tensor, wanted: Tensor, z: float, *, base_neede
         factor = 1 + 2 * z * lse
         if z:
             losses = losses + z * lse.square()
-        total += losses.sum()
+        found[here] = losses[:, 0]
         is_new = (target >= edge)[:, None]
         if base_needed:
             slope = old.soft.mul_(a / (a + b) * factor)
@@ -187,7 +205,7 @@ def _slopes(text: Tensor, fresh: Tensor, wanted: Tensor, z: float, *, base_neede
         hot = torch.where(is_new, -1.0, 0.0)
         slope.scatter_add_(1, (target - edge).clamp(min=0)[:, None], hot)
         fresh[here].copy_(slope)
-    return total
+    return found
 
 
 @dataclass(frozen=True)

@@ -130,10 +130,13 @@ class UTI:
             ids.append(self.space.special(END[span.kind]))
         return np.asarray(ids, dtype=np.int64)
 
-    def unpack(self, ids: Sequence[int] | np.ndarray) -> list[TokenSpan]:
+    def unpack(
+        self, ids: Sequence[int] | np.ndarray, meta: Sequence[dict[str, Any]] | None = None
+    ) -> list[TokenSpan]:
         """The segments of a sequence; ids between segments are left out.
 
-        Raises InputError naming the first place that the grammar does not allow.
+        `meta` is that of each segment, if it was kept. Raises InputError naming the first place
+        that the grammar does not allow, and for meta of another number of segments.
         """
         ids = [int(token) for token in ids]
         problem = self.grammar.check(ids)
@@ -148,7 +151,11 @@ class UTI:
                 span = np.asarray(ids[begin + 1 : place], dtype=np.int64)
                 found.append(TokenSpan(kind, span))
                 begin = -1
-        return found
+        if meta is None:
+            return found
+        if len(meta) != len(found):
+            raise InputError(f"there are {len(found)} segments, but meta of {len(meta)}")
+        return [replace(span, meta=dict(one)) for span, one in zip(found, meta, strict=True)]
 
     def _encode_media(self, kind: Kind, media: Sequence[Any]) -> list[TokenSpan]:
         codec, books = self._codec(kind), self.space.books(kind)

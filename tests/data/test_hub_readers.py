@@ -153,7 +153,21 @@ def test_lists_of_pictures_stand_at_their_marks(tmp_path: Path) -> None:
     assert [load_picture(media)[0, 0, 0] for media in both.files] == [1, 2]
     assert str(both.files[1]).endswith("data-00000-of-00001.arrow[0] images 1")
     assert one.problem == "2 <image> marks for 1 image"
-    assert none.problem == "no picture: an empty list"
+    assert none.problem == "2 <image> marks for 0 images"
+
+
+def test_conversations_without_a_picture_are_text(tmp_path: Path) -> None:
+    """A null, or an empty list; a caption without its picture is broken all the same."""
+    turns = [{"from": "human", "value": "Tell me."}, {"from": "gpt", "value": "No."}]
+    kinds = ((PICTURE, None), (pa.list_(PICTURE), None), (pa.list_(PICTURE), []))
+    for number, (kind, nothing) in enumerate(kinds):
+        shown = pa.array([nothing], kind)
+        table = pa.table({"image": shown, "conversations": pa.array([turns], TURNS)})
+        (row,) = read("hf", saved(tmp_path / f"talk{number}", table))
+        assert row.text_only and (row.before, row.text) == ((("user", "Tell me."),), "No.")
+        captioned = pa.table({"image": shown, "text": ["a cat"]})
+        (row,) = read("hf", saved(tmp_path / f"caption{number}", captioned))
+        assert row.problem.startswith("no picture") and not row.text_only
 
 
 def test_pictures_as_paths_and_as_bytes(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_pretrain_and_instruct_conversations(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("item", "words"),
     [
-        ({"id": 1, "conversations": said("a", "b")}, "text alone"),
+        ({"id": 1, "conversations": said("a <image>", "b")}, "1 <image> marks for 0 images"),
         ({"id": 1, "image": "a.jpg", "conversations": said("no mark", "b")}, "0 <image> marks"),
         (
             {"id": 1, "image": "a.jpg", "conversations": said("<image> and <image>", "b")},

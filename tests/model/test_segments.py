@@ -27,6 +27,29 @@ def test_every_real_position_has_one_place_and_comes_back() -> None:
     assert whole.take.shape == (6, 7)
 
 
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_gradients_come_back_to_their_own_positions(lengths: torch.Tensor | None) -> None:
+    """As autograd's own for plain indexing, where every real position counts differently."""
+    torch.manual_seed(0)
+    segments = segments_of(DOCUMENTS, lengths)
+    whole = torch.tensor([12, 12]) if lengths is None else lengths
+    real = (torch.arange(12) < whole[:, None]).flatten()
+    weights = torch.randn(24, 3, 4, dtype=torch.float64) * real[:, None, None]
+    x = torch.randn(2, 12, 3, 4, dtype=torch.float64)
+    found = []
+    for plain in (True, False):
+        leaf = x.clone().requires_grad_()
+        if plain:
+            rows = leaf.flatten(0, 1)[segments.take].sin().flatten(0, 1)
+            back = rows[segments.place]
+        else:
+            back = scatter_back(gather(leaf, segments).sin(), segments)
+        (back.cos() * weights).sum().backward()
+        found.append(leaf.grad)
+    assert found[0] is not None and found[1] is not None
+    assert torch.equal(found[0], found[1]) and bool((found[1].flatten(0, 1)[real] != 0).all())
+
+
 @pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_attention_reads_as_under_the_mask(grad: bool, lengths: torch.Tensor | None) -> None:

@@ -8,28 +8,25 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import lumoomni
 from lumoomni.artifacts import open_artifact
 from lumoomni.cli import app
-from lumoomni.data.world.language import caption
-from lumoomni.data.world.scene import draw, make_scene
 from lumoomni.errors import GateFailure, InputError
 from lumoomni.gates import Check
 from lumoomni.infer.assemble import gather, load_part
 from lumoomni.infer.chat import Choice
-from lumoomni.model.hf_weights import load_thinker, save_thinker
+from lumoomni.model.hf_weights import load_thinker
 from lumoomni.model.lora import ADAPTER, adapter_tensors, adapters
-from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.pipeline import Recipe, build
 from lumoomni.recipes import resolve
 from lumoomni.recipes.plan import plan
 from lumoomni.runtime import Interrupted, Progress
 from lumoomni.stages import instruct_lora
 from lumoomni.stages.instruct_lora import InstructLoraTask
+from tests.stages.toy_folders import talked, write_thinker, write_world
 from tests.tiny import text_codec
 
 transformers = pytest.importorskip("transformers")
@@ -50,55 +47,10 @@ TRAINED = {
 IDS = torch.arange(24).view(2, 12) * 5 % 200
 
 
-def write_thinker(folder: Path, seed: int) -> None:
-    codec = text_codec()
-    torch.manual_seed(seed)
-    shape = ThinkerConfig(
-        vocab_size=codec.vocab_size + 64,
-        width=24,
-        layers=2,
-        heads=2,
-        kv_heads=1,
-        head_width=12,
-        ffn_width=32,
-    )
-    save_thinker(Thinker(shape), folder)
-    codec.save(folder / "tokenizer.json")
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A Qwen3, a SigLIP, and conversations of two answers in LLaVA's listing."""
-    root = tmp_path_factory.mktemp("instruct_lora")
-    write_thinker(root / "llm", 0)
-    config = transformers.SiglipVisionConfig(
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=32,
-        patch_size=8,
-    )
-    transformers.SiglipVisionModel(config).save_pretrained(root / "vision")
-    processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
-    processor.save_pretrained(root / "vision")
-    items = []
-    for i in range(60):
-        scene = make_scene(0, "train", i)
-        Image.fromarray(draw(scene, 48)).save(root / f"{i}.png")
-        said = [
-            {"from": "human", "value": "<image>\nHow many shapes are there?"},
-            {"from": "gpt", "value": f"there are {len(scene.things)}"},
-            {"from": "human", "value": "Describe it."},
-            {"from": "gpt", "value": caption(scene)},
-        ]
-        items.append({"id": str(i), "image": f"{i}.png", "conversations": said})
-    (root / "llava.json").write_text(json.dumps(items))
-    return {
-        "llm": str(root / "llm"),
-        "vision": str(root / "vision"),
-        "data": f"llava:{root / 'llava.json'}",
-    }
+    return write_world(tmp_path_factory.mktemp("instruct_lora"), talked)
 
 
 def recipe(

@@ -39,6 +39,9 @@ SMALL = [
     "train_codecs.loop.steps=3",
     "train_codecs.loop.batch_size=4",
     "train_codecs.eval_items=20",
+    "train_image_codec.loop.steps=2",
+    "train_image_codec.loop.batch_size=4",
+    "train_image_codec.eval_items=20",
     "train_talker.loop.steps=2",
     "train_talker.loop.batch_size=4",
     "train_talker.eval_items=20",
@@ -115,7 +118,7 @@ def test_the_toy_model_verifies_loads_talks_and_reports(
     built: tuple[Path, dict[str, Artifact]],
 ) -> None:
     out, _ = built
-    assert verify_all(out) == (8, [])
+    assert verify_all(out) == (10, [])
     lumo = lumoomni.load(out)
     assert lumo.parts.sources["thinker"] == "instruct"
     reply = lumo.chat("hello", choice=Choice(max_new_tokens=4))

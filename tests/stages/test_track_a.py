@@ -5,22 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 import lumoomni
 from lumoomni.cli import app
-from lumoomni.data.world.language import caption
-from lumoomni.data.world.scene import draw, make_scene
 from lumoomni.errors import GateFailure, InputError
 from lumoomni.gates import Check
 from lumoomni.infer.assemble import load_part
 from lumoomni.infer.chat import Choice
-from lumoomni.model.hf_weights import save_thinker
 from lumoomni.model.perceiver import PerceiverConnector
 from lumoomni.model.siglip import SiglipTower
-from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.pipeline import Recipe, build
 from lumoomni.recipes import resolve
 from lumoomni.recipes.plan import plan
@@ -28,9 +22,8 @@ from lumoomni.report.html import write_report
 from lumoomni.runtime import Interrupted, Progress
 from lumoomni.stages import align_connector, sweep_connector
 from lumoomni.stages.adopt_parts import find_model
-from tests.tiny import text_codec
+from tests.stages.toy_folders import captioned, write_world
 
-transformers = pytest.importorskip("transformers")
 SMALL = [
     "adopt_parts.dtype=float32",
     "align_connector.latents=6",
@@ -59,49 +52,7 @@ SMALL = [
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders as they are published: a Qwen3, a SigLIP, and pictures with LLaVA's listing."""
-    root = tmp_path_factory.mktemp("track_a")
-    codec = text_codec()
-    torch.manual_seed(0)
-    thinker = Thinker(
-        ThinkerConfig(
-            vocab_size=codec.vocab_size + 64,
-            width=24,
-            layers=2,
-            heads=2,
-            kv_heads=1,
-            head_width=12,
-            ffn_width=32,
-        )
-    )
-    save_thinker(thinker, root / "llm")
-    codec.save(root / "llm" / "tokenizer.json")
-    vision = {
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 8,
-    }
-    config = transformers.SiglipVisionConfig(**vision)
-    transformers.SiglipVisionModel(config).save_pretrained(root / "vision")
-    processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
-    processor.save_pretrained(root / "vision")
-    items = []
-    for i in range(60):
-        scene = make_scene(0, "train", i)
-        Image.fromarray(draw(scene, 48)).save(root / f"{i}.png")
-        said = [
-            {"from": "human", "value": "Describe it.\n<image>"},
-            {"from": "gpt", "value": caption(scene)},
-        ]
-        items.append({"id": str(i), "image": f"{i}.png", "conversations": said})
-    (root / "llava.json").write_text(json.dumps(items))
-    return {
-        "llm": str(root / "llm"),
-        "vision": str(root / "vision"),
-        "data": f"llava:{root / 'llava.json'}",
-    }
+    return write_world(tmp_path_factory.mktemp("track_a"), captioned)
 
 
 def recipe(world: dict[str, str]) -> Recipe:

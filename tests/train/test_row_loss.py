@@ -82,6 +82,9 @@ def test_each_position_is_told_and_rows_take_their_share() -> None:
     each = row_token_losses(hidden, labels, base, rows)
     torch.testing.assert_close(each.sum(), joined(hidden, base, rows, labels).detach())
     assert (each == 0).sum() == 2
+    made = row_loss(hidden, labels, base, rows, chunk=3)
+    torch.testing.assert_close(made.each, each[labels[:, 1:] != -100])
+    assert torch.equal(made.targets, labels[:, 1:][labels[:, 1:] != -100])
     logits = (hidden @ torch.cat([base, rows]).t())[:, :-1].softmax(-1)
     want = logits.detach()[..., BASE:].sum(-1)[labels[:, 1:] != -100]
     share = share_of_rows(hidden, labels, base, rows)

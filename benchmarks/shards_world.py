@@ -1,0 +1,141 @@
+"""What the benchmark of shards works on: made-up shards, and media with codecs of nano's size.
+
+Knows: random codes, noise and shapes. Does not know: how they are measured. Costs: seconds.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lumoomni.artifacts import ArtifactWriter
+from lumoomni.codecs.facts import CodecFacts
+from lumoomni.codecs.image_vq import ImageCodec, ImageCodecConfig
+from lumoomni.codecs.speech_rvq import SpeechCodec, SpeechCodecConfig
+from lumoomni.codecs.stored import image_entry, load_codecs, save_entries, speech_entry
+from lumoomni.codecs.text import TextCodec
+from lumoomni.data.manifest import Asset, Record, write_manifest
+from lumoomni.data.shards import ShardNote, shard_bytes
+from lumoomni.data.world.sentences import sentence
+from lumoomni.gates import Check, Report, exact, judge
+from lumoomni.infer.assemble import save_part
+from lumoomni.media.audio import Audio, save_wav
+from lumoomni.media.image import save_png
+from lumoomni.media.mel import MelConfig
+from lumoomni.runtime import atomic_write_bytes, atomic_write_json
+from lumoomni.uti.folder import KIND, TOKENIZER
+from lumoomni.uti.space import new_space
+from lumoomni.uti.space_file import save_space
+
+ROWS = 1000
+CODES = 256
+
+
+def write_shards(folder: Path, count: int) -> Path:
+    """A finished set of `count` shards of ROWS rows: 24 ids of text and a picture of CODES."""
+    facts = CodecFacts(
+        kind="image", name="made-up", weights="", codebooks=1, codebook_size=8192, tokens=CODES
+    )
+    space = new_space(32_000, "", [facts])
+    stream = np.random.default_rng(0)
+    files = {}
+    for number in range(count):
+        rows = [
+            {
+                "id": f"row-{number:05d}-{i:05d}",
+                "source": "made up",
+                "task": "i2t",
+                "split": "train",
+                "official": "",
+                "text": stream.integers(0, 32_000, 24).astype(np.int32),
+                "prompt": np.zeros(0, dtype=np.int32),
+                "image": stream.integers(0, 8192, CODES).astype(np.int32),
+                "audio": np.zeros(0, dtype=np.int32),
+                "frames": 0,
+                "image_sha256": f"{i:064x}",
+                "audio_sha256": "",
+                "meta": {"size": [256, 256]},
+            }
+            for i in range(ROWS)
+        ]
+        data = shard_bytes(rows, ShardNote(abi=space.abi, inputs=str(number)))
+        name = f"train/shard-{number:05d}.arrow"
+        atomic_write_bytes(folder / name, data)
+        hashed = hashlib.sha256(data).hexdigest()
+        files[name] = {"sha256": hashed, "bytes": len(data), "rows": ROWS}
+    index = {
+        "schema": 1,
+        "abi": space.abi,
+        "space": space.meaning(),
+        "manifest": "",
+        "codec": {},
+        "counts": {"train": {"rows": count * ROWS}},
+        "files": files,
+    }
+    atomic_write_json(folder / "shards.json", index)
+    return folder
+
+
+def write_space(root: Path) -> Path:
+    """Untrained codecs of nano's sizes: what they say is noise, what they cost is not."""
+    torch.manual_seed(0)
+    text = TextCodec.train([sentence(0, "train", i) for i in range(200)], 512)
+    speech, picture = (
+        SpeechCodec(SpeechCodecConfig(n_mels=MelConfig().n_mels)),
+        ImageCodec(ImageCodecConfig()),
+    )
+    folder = root / "space"
+    report = Report(metrics={"made": exact(1.0)})
+    checks = (Check(metric="made", op=">=", threshold=1.0, why=""),)
+    with ArtifactWriter(folder) as writer:
+        save_part(writer.folder, "speech_codec", speech)
+        save_part(writer.folder, "image_codec", picture)
+        entries = {"image": image_entry(), "audio": speech_entry(MelConfig())}
+        save_entries(writer.folder, entries)  # type: ignore[arg-type]
+        text.save(writer.folder / TOKENIZER)
+        codecs = load_codecs(writer.folder)
+        space = new_space(text.vocab_size, text.hash, [one.facts for one in codecs.values()])
+        save_space(writer.folder, space)
+        writer.commit(
+            kind=KIND,
+            config=entries,
+            parents={},
+            seed=0,
+            report=report,
+            checks=checks,
+            verdict=judge(report, checks),
+            abi=space.abi,
+        )
+    return folder
+
+
+def write_manifest_of_media(folder: Path, count: int) -> Path:
+    """As many pictures of 256 x 256 as sounds of two seconds, and captions."""
+    folder.mkdir(parents=True)
+    stream = np.random.default_rng(0)
+    records = []
+    for number in range(count):
+        name = f"{number:05d}"
+        if number % 2:
+            path = folder / f"{name}.wav"
+            samples = 0.1 * stream.standard_normal(32_000)
+            save_wav(path, Audio(samples.astype(np.float32), 16_000))
+        else:
+            path = folder / f"{name}.png"
+            save_png(path, stream.integers(0, 256, (256, 256, 3), dtype=np.uint8))
+        found = Asset(path=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        records.append(
+            Record(
+                id=name,
+                source="made up",
+                task="a2t" if number % 2 else "i2t",
+                text=sentence(0, "train", number),
+                image=None if number % 2 else found,
+                audio=found if number % 2 else None,
+                split="train",
+            )
+        )
+    path = folder / "manifest.jsonl"
+    write_manifest(path, records, source="made up")
+    return path

@@ -1,0 +1,156 @@
+"""Picture codec: a small picture to a grid of codes from one codebook, and back.
+
+Knows: how to squeeze patches of 8 x 8 pixels into one code each and rebuild them with what their
+neighbours say. Does not know: words, files, or how a picture came to its size (image_tokens.py
+does). Costs: nano 1.4 M parameters around 1024 codes; 64 codes a picture of 64 pixels are 640 bits.
+
+Kernels of 3 x 3 are kept as matrices [out, in * 9], so that Muon moves them like any hidden matrix.
+Codebook and encoder learn as in codecs/quantiser.py (VQ-VAE, arXiv 1711.00937), on vectors scaled
+to one length, which keeps the codes from drifting apart (arXiv 2110.04627).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lumoomni.codecs.quantiser import Quantised, ResidualQuantiser, margins, nearest
+
+FINE, COARSE = 4, 2
+PATCH = FINE * COARSE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageCodecConfig:
+    """`image_size` pixels a side make a grid of `image_size / 8` codes a side.
+
+    `fine_width` channels stand on cells of 4 pixels, `width` on cells of 8.
+    """
+
+    image_size: int = 64
+    fine_width: int = 64
+    width: int = 128
+    code_width: int = 16
+    codebook_size: int = 1024
+    depth: int = 2
+    decay: float = 0.97
+    restart_below: float = 0.05
+    """A code used for fewer vectors than this a batch (moving average) is restarted."""
+    commitment: float = 0.025
+
+    def __post_init__(self) -> None:
+        if self.image_size < PATCH or self.image_size % PATCH:
+            raise ValueError(f"image_size must be a multiple of {PATCH}, got {self.image_size}")
+        least = min(self.fine_width, self.width, self.code_width, self.codebook_size, self.depth)
+        if least < 1:
+            raise ValueError("widths, codebook_size and depth must be at least 1")
+
+    @property
+    def codebooks(self) -> int:
+        """One: a language model then says one token a cell."""
+        return 1
+
+    @property
+    def grid(self) -> int:
+        """Codes a side."""
+        return self.image_size // PATCH
+
+    @property
+    def tokens(self) -> int:
+        """Codes a picture, row by row."""
+        return self.grid**2
+
+
+class Mix(nn.Module):
+    """Convolution, [B, C, H, W] -> [B, out, H, W]: its kernel of `side` squared is a matrix."""
+
+    def __init__(self, source: int, target: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        fan = source * side**2
+        self.weight = nn.Parameter(torch.empty(target, fan).uniform_(-(fan**-0.5), fan**-0.5))
+        self.bias = nn.Parameter(torch.zeros(target))
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.weight.view(len(self.weight), x.shape[1], self.side, self.side)
+        return F.conv2d(x, kernel, self.bias, padding=self.side // 2)
+
+
+class Residual(nn.Module):
+    """x + mix(gelu(mix(gelu(x)))) over [B, D, H, W]; reaches one cell to each side."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.around = Mix(width, width, 3)
+        self.here = Mix(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.here(F.gelu(self.around(F.gelu(x))))
+
+
+class ImageCodec(nn.Module):
+    """pixels [B, 3, S, S] in [-1, 1] <-> codes [B, N], N = (S / 8) squared, row by row."""
+
+    def __init__(self, config: ImageCodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        fine, width, depth = config.fine_width, config.width, config.depth
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(FINE),
+            Mix(3 * FINE**2, fine, 3),
+            Residual(fine),
+            nn.PixelUnshuffle(COARSE),
+            Mix(fine * COARSE**2, width, 1),
+            *(Residual(width) for _ in range(depth)),
+            nn.GELU(),
+            Mix(width, config.code_width, 1),
+        )
+        self.quantiser = ResidualQuantiser(config)
+        self.decoder = nn.Sequential(
+            Mix(config.code_width, width, 3),
+            *(Residual(width) for _ in range(depth + 1)),
+            Mix(width, fine * COARSE**2, 1),
+            nn.PixelShuffle(COARSE),
+            Residual(fine),
+            Residual(fine),
+            nn.GELU(),
+            Mix(fine, 3 * FINE**2, 3),
+            nn.PixelShuffle(FINE),
+        )
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Quantised]:
+        """-> (rebuilt pixels [B, 3, S, S], Quantised [B, N, ...]) for training."""
+        vectors = self._vectors(pixels)
+        with torch.autocast(pixels.device.type, enabled=False):
+            everywhere = torch.ones(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
+            quantised = self.quantiser(vectors, everywhere)
+        return self._rebuild(quantised.vectors), quantised
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """pixels [B, 3, S, S] -> codes [B, N] in fp32."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            return nearest(self._vectors(pixels.float()), self.quantiser.codebooks[0])
+
+    @torch.no_grad()
+    def margins(self, pixels: Tensor) -> Tensor:
+        """pixels [B, 3, S, S] -> [B, N, 1]: how far the next code was behind the chosen one."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            return margins(self._vectors(pixels.float()), self.quantiser.codebooks[:1])
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """codes [B, N] -> pixels [B, 3, S, S] in fp32. Raises ValueError for codes out of range."""
+        with torch.autocast(codes.device.type, enabled=False):
+            return self._rebuild(self.quantiser.lookup(codes[..., None]))
+
+    def _vectors(self, pixels: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, N, C] float32; each component is of size one on the average."""
+        x = self.encoder(pixels).flatten(2).transpose(1, 2).float()
+        return F.normalize(x, dim=-1) * self.config.code_width**0.5
+
+    def _rebuild(self, vectors: Tensor) -> Tensor:
+        grid = self.config.grid
+        x = vectors.transpose(1, 2).reshape(len(vectors), -1, grid, grid)
+        return self.decoder(x).float()
