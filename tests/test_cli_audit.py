@@ -20,6 +20,7 @@ from lumoomni.uti.interface import UTI
 from tests.audits.token_stand_ins import TEXT, fitted_codec, inputs
 from tests.tiny import MEL
 
+pytestmark = pytest.mark.slow
 RUN = CliRunner()
 
 

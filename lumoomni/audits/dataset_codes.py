@@ -163,7 +163,7 @@ def _retokenize(
         old = old[: len(old) // len(books) * len(books)].reshape(-1, len(books))
         common, most = min(len(new), len(old)), max(len(new), len(old))
         for q, book in enumerate(books):
-            wrong = int((new[:common, 0] != new[:common, 0]).sum()) + most - common
+            wrong = int((new[:common, q] != old[:common, q]).sum()) + most - common
             compared.wrong[book.name] = compared.wrong.get(book.name, 0) + wrong
             compared.total[book.name] = compared.total.get(book.name, 0) + most
 

@@ -167,9 +167,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 
 def test_checkpoints_round_trip(tmp_path: Path) -> None:
     shared = torch.randn(3)
-    made = Checkpoint(
-        5, {"a": shared, "b": shared}, {"0.1.step": torch.tensor(2.0)}, {"k": "v"}
-    )
+    made = Checkpoint(5, {"a": shared, "b": shared}, {"0.1.step": torch.tensor(2.0)}, {"k": "v"})
     save_checkpoint(tmp_path / "c", made)
     back = load_checkpoint(tmp_path / "c")
     assert back.step == 5 and back.meta == {"k": "v"}
