@@ -222,30 +222,38 @@ class SelfAttention(nn.Module):
         qk, v = qkv.split([heads + kv, kv], dim=2)
         qk = head_norm_rope(qk, self.head_scale(), rope, self.config.norm_eps)
         q, k = qk.split([heads, kv], dim=2)
-        segments = mask if isinstance(mask, Segments) else None
-        if segments is not None:
-            q, k, v = (gather(part, segments) for part in (q, k, v))
-        mask = None if isinstance(mask, Segments) else mask
+        if isinstance(mask, Segments):
+            laid = [[x.transpose(1, 2) for x in gather(part, mask)] for part in (q, k, v)]
+            each = zip(laid[0], laid[1], laid[2], strict=True)
+            apart = [self._read(qs, ks, vs, None, True) for qs, ks, vs in each]
+            read = scatter_back([one.transpose(1, 2) for one in apart], mask)
+            return self.out(read.reshape(batch, length, heads * width))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        causal = self.config.causal and mask is None and start == 0 and length > 1
         if cached is not None:
             end = start + length
             cached[0, :, :, start:end] = k
             cached[1, :, :, start:end] = v
             if start:
                 k, v = cached[0, :, :, :end].to(q.dtype), cached[1, :, :, :end].to(q.dtype)
+        read = self._read(q, k, v, mask, start == 0)
+        return self.out(read.transpose(1, 2).reshape(batch, length, heads * width))
+
+    def _read(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, first: bool) -> Tensor:
+        """Attention of q [B, H, T, K]; `first`: no column comes before its first position."""
         here = q.shape[2]
-        short = self.config.causal and start == 0 and 1 < here <= SHORT and x.device.type == "cpu"
+        causal = self.config.causal and mask is None and first and here > 1
+        short = self.config.causal and first and 1 < here <= SHORT and q.device.type == "cpu"
         if short and torch.is_grad_enabled():
             read = ShortAttentionFunction.apply(q.contiguous(), k, v, mask, SHORT_BLOCK)
             assert isinstance(read, Tensor)
-        else:
-            if mask is not None:
-                mask = mask.to(q.dtype)
-            read = F.scaled_dot_product_attention(
-                q, k, v.to(q.dtype), attn_mask=mask, is_causal=causal, enable_gqa=heads != kv
-            )
-        read = read.transpose(1, 2)
-        if segments is not None:
-            read = scatter_back(read, segments)
-        return self.out(read.reshape(batch, length, heads * width))
+            return read
+        if mask is not None:
+            mask = mask.to(q.dtype)
+        return F.scaled_dot_product_attention(
+            q,
+            k,
+            v.to(q.dtype),
+            attn_mask=mask,
+            is_causal=causal,
+            enable_gqa=self.config.heads != self.config.kv_heads,
+        )

@@ -1,8 +1,10 @@
 """Packed rows as the conversations they hold, for attention alone.
 
 Knows: document numbers, and where each document's positions stand in the flattened batch.
-Does not know: queries or keys. Costs: one read of the longest length; each layer then gathers and
-scatters once, and reads S L^2 pairs instead of B T^2 under a mask.
+Does not know: queries or keys. Costs: one read of the lengths; each layer then gathers and
+scatters once, and reads about L^2 pairs a document of length L instead of T^2 a row under a mask.
+Documents of like lengths are laid beside each other, so that a short one is not as dear as the
+longest.
 
 Everything else in a block treats positions alone and stays packed. Without a mask the fused causal
 kernels serve, on every device.
@@ -11,26 +13,37 @@ Gathering and scattering undo each other, so the gradient of one is a plain read
 autograd would do instead, adding at repeated indices, costs several times more on a CPU.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+LIKE = 0.75
+"""Documents of a group are at least this share of its longest one."""
+
 
 @dataclass(frozen=True)
 class Segments:
-    """take [S, L]: flat positions of each document, the missing ones at the end its first.
+    """take [P]: flat positions of the documents, group by group: `shapes` are the (S, L) of each
+    group, S documents of up to L positions, of which the missing ones at the end are its first.
 
     place [B * T]: where each flat position stands in take; 0 for padding, which means nothing.
-    missing: places in the flattened take that hold no position of their own; padding: flat
-    positions that belong to no document.
+    missing: places in take that hold no position of their own; padding: flat positions that belong
+    to no document.
     """
 
     take: Tensor
+    shapes: tuple[tuple[int, int], ...]
     place: Tensor
     missing: Tensor
     padding: Tensor
+
+    @property
+    def longest(self) -> int:
+        """Positions of the longest document."""
+        return max(length for _, length in self.shapes)
 
 
 def segments_of(documents: Tensor, lengths: Tensor | None) -> Segments:
@@ -51,29 +64,60 @@ def segments_of(documents: Tensor, lengths: Tensor | None) -> Segments:
         number, offset, kept = number[real], offset[real], flat[real]
     else:
         kept = flat
-    longest = int(offset.max()) + 1
-    take = starts[:, None].expand(-1, longest).clone()
-    take[number, offset] = kept
+    sizes = torch.bincount(number, minlength=len(starts))
+    order = sizes.argsort(descending=True, stable=True)
+    shapes = _groups(sizes[order].tolist())
+    begins = _begins(shapes, order)
+    take = torch.cat([starts[part].repeat_interleave(size) for part, size in _parts(order, shapes)])
     place = torch.zeros_like(flat)
-    place[kept] = number * longest + offset
+    place[kept] = begins[number] + offset
+    take[place[kept]] = kept
     there = torch.zeros(take.numel(), dtype=torch.bool, device=documents.device)
     there[place[kept]] = True
     outside = flat[:0] if real is None else (~real).nonzero()[:, 0]
-    return Segments(take, place, (~there).nonzero()[:, 0], outside)
+    return Segments(take, shapes, place, (~there).nonzero()[:, 0], outside)
 
 
-def gather(x: Tensor, segments: Segments) -> Tensor:
-    """[B, T, H, K] -> [S, L, H, K].
+def _groups(sizes: list[int]) -> tuple[tuple[int, int], ...]:
+    """(documents, positions) of groups of falling sizes in which none is much shorter."""
+    shapes: list[tuple[int, int]] = []
+    for size in sizes:
+        if shapes and size >= LIKE * shapes[-1][1]:
+            shapes[-1] = (shapes[-1][0] + 1, shapes[-1][1])
+        else:
+            shapes.append((1, size))
+    return tuple(shapes)
+
+
+def _parts(order: Tensor, shapes: tuple[tuple[int, int], ...]) -> Iterator[tuple[Tensor, int]]:
+    """The documents of each group, and how many positions each has there."""
+    for part, (_, size) in zip(order.split([count for count, _ in shapes]), shapes, strict=True):
+        yield part, size
+
+
+def _begins(shapes: tuple[tuple[int, int], ...], order: Tensor) -> Tensor:
+    """Where each document begins in the flattened groups."""
+    room = torch.cat([torch.full_like(part, size) for part, size in _parts(order, shapes)])
+    begins = torch.empty_like(order)
+    begins[order] = room.cumsum(0) - room
+    return begins
+
+
+def gather(x: Tensor, segments: Segments) -> list[Tensor]:
+    """[B, T, H, K] -> [S, L, H, K] of each group.
 
     What stands at missing places must not be read by any other: gradients there are left out.
     """
-    take, place, padding = segments.take, segments.place, segments.padding
-    return _read(x, take, place.view(x.shape[:2]), padding)
+    laid = _read(x, segments.take, segments.place.view(x.shape[:2]), segments.padding)
+    parts = laid.split([count * size for count, size in segments.shapes])
+    shapes = segments.shapes
+    return [p.view(*shape, *x.shape[2:]) for p, shape in zip(parts, shapes, strict=True)]
 
 
-def scatter_back(x: Tensor, segments: Segments) -> Tensor:
-    """[S, L, H, K] -> [B * T, H, K]. Gradients of padding are left out."""
-    return _read(x, segments.place, segments.take, segments.missing)
+def scatter_back(parts: list[Tensor], segments: Segments) -> Tensor:
+    """[S, L, H, K] of each group -> [B * T, H, K]. Gradients of padding are left out."""
+    laid = torch.cat([part.flatten(0, 1) for part in parts])
+    return _read(laid[None], segments.place, segments.take[None], segments.missing)
 
 
 def _read(x: Tensor, there: Tensor, back: Tensor, empty: Tensor) -> Tensor:

@@ -224,7 +224,7 @@ class Thinker(nn.Module):
             segments = segments_of(spec.documents, spec.lengths)
         masks: dict[int | None, Tensor | Segments | None] = {}
         for window in {self.config.layer_window(i) for i in range(self.config.layers)}:
-            if segments is not None and (window is None or segments.take.shape[1] <= window):
+            if segments is not None and (window is None or segments.longest <= window):
                 masks[window] = segments
                 continue
             masks[window] = build_mask(
