@@ -88,10 +88,10 @@ class InstructConfig:
     min_unseen: float = 0.85
     min_unseen_captions: float = 0.90
     min_counts: float = 0.90
-    min_places: float = 0.0
-    min_compare: float = 0.0
+    min_places: float = 0.90
+    min_compare: float = 0.85
     """Of questions that count, that ask where things stand, and which of two pictures has
-    something. 0: measured, and not judged."""
+    something; 0 measures without judging."""
     min_follow: float = 0.90
     max_text_loss: float = 1.10
     max_wer: float = 0.10
