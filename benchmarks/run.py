@@ -13,6 +13,8 @@ BENCHMARKS: dict[str, str] = {
     "generate": "--out",
     "griffin_lim": "--json",
     "track_a": "--json",
+    "rows": "--json",
+    "grammar": "--json",
 }
 
 
