@@ -42,6 +42,12 @@ SMALL = [
     "train_image_codec.loop.steps=2",
     "train_image_codec.loop.batch_size=4",
     "train_image_codec.eval_items=20",
+    "build_token_space.audit.pictures=4",
+    "build_token_space.audit.sentences=4",
+    "tokenize.manifest.world.count=6",
+    "tokenize.manifest.world.held=4",
+    "tokenize.audit.sample=8",
+    "tokenize.audit.decode=4",
     "train_talker.loop.steps=2",
     "train_talker.loop.batch_size=4",
     "train_talker.eval_items=20",
@@ -118,7 +124,7 @@ def test_the_toy_model_verifies_loads_talks_and_reports(
     built: tuple[Path, dict[str, Artifact]],
 ) -> None:
     out, _ = built
-    assert verify_all(out) == (10, [])
+    assert verify_all(out) == (11, [])
     lumo = lumoomni.load(out)
     assert lumo.parts.sources["thinker"] == "instruct"
     reply = lumo.chat("hello", choice=Choice(max_new_tokens=4))
