@@ -1,5 +1,6 @@
 """Workers and clusters: the same bytes as one process makes, and no end that is silent."""
 
+import contextlib
 import json
 import os
 import signal
@@ -144,16 +145,31 @@ def test_what_workers_say_is_heard() -> None:
 
 @pytest.mark.slow
 def test_a_pool_stops_when_asked_and_leaves_no_worker(world: Path, tmp_path: Path) -> None:
-    before = children()
-    timer = threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    class Impatient(Progress):
+        """Ctrl-C as soon as the first sample is done: many are still to come."""
+
+        @contextlib.contextmanager
+        def task(self, name: str, *, total: int, unit: str = "step", start: int = 0):
+            class Once:
+                def update(self, advance: int = 1, **numbers: float) -> None:
+                    if not pressed:
+                        pressed.append(name)
+                        os.kill(os.getpid(), signal.SIGINT)
+
+            yield Once()
+
+    before, pressed = children(), []
     with pytest.raises(Interrupted):
-        # Nothing is that fast: the workers still import when the signal comes.
         tokenize(
-            world / "data/manifest.jsonl", world / "space", tmp_path / "out", workers=2,
-            rows_per_shard=1, max_bad=0.1,
-        )  # fmt: skip
-    timer.join()
+            world / "data/manifest.jsonl",
+            world / "space",
+            tmp_path / "out",
+            workers=2,
+            rows_per_shard=1,
+            max_bad=0.1,
+            progress=Impatient(silent=True),
+        )
+    assert pressed
     assert not workers_of(children() - before)
     assert not (tmp_path / "out/shards.json").exists()
     run(world, tmp_path / "out")

@@ -12,7 +12,6 @@ from lumoomni.stages.picture_training import PictureTrainingConfig
 
 HASHES = {
     ("nano", "align_connector"): "1b70321468ca88c536104f12cde4fc5f6d4fde3e8413b4c76eb93681ce0c88dc",
-    ("nano", "instruct"): "65760368eedf31ecb03eb20bab8e336969d25936bfb0ddc6f2e05b2b2cd3e297",
     ("nano", "sweep_connector"): "29113ee69a11c7b12420bcc56fa25e38f19576cd28b22ac2ba15b8ffb68ebb12",
     (
         "qwen3-8b",
