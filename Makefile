@@ -27,6 +27,10 @@ $(VENV)/.base: pyproject.toml | $(VENV)/.torch
 	$(BIN)/python -m pip install -q $(PIP_FLAGS) -e .
 	@touch $@
 
+$(VENV)/.data: pyproject.toml | $(VENV)/.torch
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -e '.[data]'
+	@touch $@ $(VENV)/.base
+
 $(VENV)/.dev: pyproject.toml | $(VENV)/.torch
 	$(BIN)/python -m pip install -q $(PIP_FLAGS) -e '.[dev]'
 	@touch $@ $(VENV)/.base
@@ -36,7 +40,7 @@ demo: $(VENV)/.base  ## build nano until it sees, hears and speaks, then show it
 	if [ $$built -le 1 ]; then $(BIN)/python examples/demo.py runs/nano; shown=$$?; fi; \
 	[ $$built -eq 0 ] && exit $$shown || exit $$built
 
-demo-full: $(VENV)/.base  ## build every stage of nano, then show it
+demo-full: $(VENV)/.data  ## build every stage of nano, then show it
 	$(BIN)/lumo build nano --out runs/nano
 	$(BIN)/python examples/demo.py runs/nano
 

@@ -71,13 +71,15 @@ def write_report(folder: Path) -> Path:
 def _header(folder: Path, names: list[str], built: list[Artifact]) -> str:
     passed = sum(artifact.passed for artifact in built)
     seconds = sum(artifact.manifest["seconds"] for artifact in built)
-    state = "good" if passed == len(names) else "bad"
+    state = "good" if built and passed == len(built) else "bad"
+    left = len(names) - len(built)
+    rest = f", {left} {'is' if left == 1 else 'are'} not built" if left else ""
     machine = built[-1].manifest["environment"] if built else {}
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
     return (
         f"<h1>{html.escape(folder.name)}</h1>"
-        f"<p><span class='{state}'>{passed} of {len(names)} stages passed their gates</span>, "
-        f"{seconds / 60:.1f} minutes of building.</p><p class='soft'>{html.escape(facts)}</p>"
+        f"<p><span class='{state}'>{passed} of {len(built)} stages passed their gates</span>"
+        f"{rest}, {seconds / 60:.1f} minutes of building.</p><p class='soft'>{html.escape(facts)}</p>"
     )
 
 
