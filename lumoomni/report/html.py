@@ -79,7 +79,8 @@ def _header(folder: Path, names: list[str], built: list[Artifact]) -> str:
     return (
         f"<h1>{html.escape(folder.name)}</h1>"
         f"<p><span class='{state}'>{passed} of {len(built)} stages passed their gates</span>"
-        f"{rest}, {seconds / 60:.1f} minutes of building.</p><p class='soft'>{html.escape(facts)}</p>"
+        f"{rest}, {seconds / 60:.1f} minutes of building.</p>"
+        f"<p class='soft'>{html.escape(facts)}</p>"
     )
 
 
