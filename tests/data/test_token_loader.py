@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumoomni.codecs.facts import CodecFacts
 from lumoomni.data.packing import PackConfig
 from lumoomni.data.shard_set import ShardSet
 from lumoomni.data.token_loader import LoaderConfig, Order, Share, TokenLoader, permutation
@@ -23,18 +22,8 @@ from lumoomni.uti.grammar import Grammar
 from lumoomni.uti.space import TokenSpace, new_space
 from lumoomni.uti.tasks import sequence
 from tests.shard_folder import Row, row, write_shards
+from tests.toy_space import AUDIO, IMAGE, SPACE
 
-IMAGE = CodecFacts(kind="image", name="vq", weights="a", codebooks=1, codebook_size=16, tokens=4)
-AUDIO = CodecFacts(
-    kind="audio",
-    name="rvq",
-    weights="b",
-    codebooks=2,
-    codebook_size=8,
-    frame_rate=25.0,
-    sample_rate=16000,
-)
-SPACE = new_space(100, "t", (IMAGE, AUDIO))
 PAD = SPACE.special("<|pad_mm|>")
 
 

@@ -7,24 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumoomni.codecs.facts import CodecFacts
 from lumoomni.errors import InputError
 from lumoomni.ids import IGNORE
 from lumoomni.uti.grammar import Grammar
 from lumoomni.uti.space import new_space, unflatten
 from lumoomni.uti.tasks import Composer, Part, TooLong, cut_of, length_of, sequence, targets
+from tests.toy_space import AUDIO, SPACE
 
-IMAGE = CodecFacts(kind="image", name="vq", weights="a", codebooks=1, codebook_size=16, tokens=4)
-AUDIO = CodecFacts(
-    kind="audio",
-    name="rvq",
-    weights="b",
-    codebooks=2,
-    codebook_size=8,
-    frame_rate=25.0,
-    sample_rate=16000,
-)
-SPACE = new_space(100, "t", (IMAGE, AUDIO))
 GRAMMAR, COMPOSER = Grammar(SPACE), Composer(SPACE)
 
 
