@@ -17,7 +17,7 @@ from lumoomni.infer.chat import Choice
 from lumoomni.inspection import verify_all
 from lumoomni.pipeline import Recipe, build
 from lumoomni.recipes import RECIPES
-from lumoomni.report.html import write_report
+from lumoomni.report.html import _header, write_report
 from lumoomni.runtime import Progress
 from lumoomni.stages import train_talker
 
@@ -132,6 +132,8 @@ def test_the_toy_model_verifies_loads_talks_and_reports(
     page = write_report(out).read_text()
     for words in ("text.exact_match", "Learning curves", "<audio controls", "Lineage"):
         assert words in page
+    head = _header(out, [*built[1], "later"], list(built[1].values()))
+    assert "class='good'>11 of 11 stages passed" in head and "1 is not built" in head
     assert (out / "instruct" / "examples.jsonl").read_text().count('"picture"') >= 12
 
 
