@@ -1,7 +1,7 @@
 """Shards: random reads beside HF `datasets`, tokens a second into batches, and tokenizing.
 
-Knows: the same shards for both readers; interleaved rounds; medians; the rate of tokenizing between
-its first and its last group, so that starting workers is not counted.
+Knows: the same shards for both readers; interleaved rounds; medians; the rate of tokenizing
+in the middle half of its time, so that neither starting workers nor the last of them counts.
 Does not know: training. Costs: a few minutes. Needs `pip install datasets` for the first part.
 
     python -m benchmarks.shards [--json shards.json] [--quick]
@@ -106,8 +106,10 @@ class Clock(Progress):
 
     @property
     def rate(self) -> float:
-        """Samples a second after the first group."""
-        return sum(n for _, n in self.seen[1:]) / (self.seen[-1][0] - self.seen[0][0])
+        """Samples a second of the middle half: all workers have come, and none has run out."""
+        quarter = len(self.seen) // 4
+        part = self.seen[quarter : len(self.seen) - quarter]
+        return sum(n for _, n in part[1:]) / (part[-1][0] - part[0][0])
 
 
 def one_at_a_time(uti: UTI, manifest: Path) -> float:
@@ -145,7 +147,7 @@ def tokenizing(root: Path, count: int) -> dict[str, float]:
                 space,
                 out,
                 workers=workers,
-                rows_per_shard=max(1, count // 8),
+                rows_per_shard=max(1, count // 32),
                 progress=clock,
             )
             rates[f"workers_{workers}"].append(clock.rate)
@@ -170,7 +172,7 @@ def main() -> None:
         found = {
             "reads": reads(folder, 2_000 if options.quick else 20_000, root / "cache"),
             "sequential": sequential(folder),
-            "tokenizing": tokenizing(root / "tokens", 64 if options.quick else 512),
+            "tokenizing": tokenizing(root / "tokens", 256 if options.quick else 4096),
         }
     for name, row in found.items():
         print(f"{name:>12}  " + "  ".join(f"{k} {v:,.4g}" for k, v in row.items()))

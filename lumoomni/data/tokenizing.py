@@ -13,7 +13,7 @@ import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -147,34 +147,46 @@ def still_bad(job: Job, bad: Sequence[Bad]) -> bool:
 
 
 def _read(job: Job, facts: dict[Kind, CodecFacts]) -> Iterator[list[_Row]]:
-    """Groups of records with their media; the next group is read while this one is used."""
+    """Groups of records with their media; the next groups' bytes come while this one is used.
+
+    Threads only wait for bytes. Decoding in them as well would have the codecs' many small steps
+    wait for their turn at the interpreter.
+    """
     groups = [job.records[i : i + GROUP] for i in range(0, len(job.records), GROUP)]
 
-    def start(group: Sequence[Record]) -> list[Any]:
-        return [pool.submit(_load, job, record, facts) for record in group]
+    def start(group: Sequence[Record]) -> list[dict[Kind, Future[bytes]]]:
+        return [
+            {
+                kind: pool.submit(read_bytes, media_path(Path(job.manifest), asset))
+                for kind in facts
+                if (asset := getattr(record, kind)) is not None
+            }
+            for record in group
+        ]
 
     with ThreadPoolExecutor(READERS) as pool:
         ahead = [start(group) for group in groups[:2]]
         try:
-            for number in range(len(groups)):
-                yield [one.result() for one in ahead.pop(0)]
+            for number, group in enumerate(groups):
+                files = ahead.pop(0)
+                yield [_load(*one, facts) for one in zip(group, files, strict=True)]
                 if number + 2 < len(groups):
                     ahead.append(start(groups[number + 2]))
         finally:
-            for one in (one for group in ahead for one in group):
+            for one in (one for group in ahead for row in group for one in row.values()):
                 one.cancel()
 
 
-def _load(job: Job, record: Record, facts: dict[Kind, CodecFacts]) -> _Row:
+def _load(
+    record: Record, files: dict[Kind, Future[bytes]], facts: dict[Kind, CodecFacts]
+) -> _Row:
     """A record with its media, decoded and at the codec's rate; bad ones say why."""
     row = _Row(record)
-    for kind, codec in facts.items():
-        asset: Asset | None = getattr(record, kind)
-        if asset is None:
-            continue
+    for kind, data_to_come in files.items():
+        asset: Asset = getattr(record, kind)
         found = ""
         try:
-            data = read_bytes(media_path(Path(job.manifest), asset))
+            data = data_to_come.result()
             found = hashlib.sha256(data).hexdigest()
             if found != asset.sha256:
                 raise InputError(
@@ -184,7 +196,7 @@ def _load(job: Job, record: Record, facts: dict[Kind, CodecFacts]) -> _Row:
             if kind == "image":
                 row.media[kind] = load_image(data, asset.path)
             else:
-                row.media[kind] = load_audio(data, codec.sample_rate)
+                row.media[kind] = load_audio(data, facts[kind].sample_rate)
         except InputError as error:
             row.bad = _bad(record, asset, str(error), found)
             break
