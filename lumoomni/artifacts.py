@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lumoomni.config import canonical_json, config_hash, to_dict
+from lumoomni.config import canonical_json, config_hash, meaning
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Report, Verdict, checks_from_dict, checks_to_dict, judge
 from lumoomni.runtime import atomic_write_json, disk_full, environment
@@ -198,7 +198,7 @@ class ArtifactWriter:
             "kind": kind,
             "files": self._files(),
             "parents": dict(sorted(parents.items())),
-            "config": to_dict(config),
+            "config": meaning(config),
             "config_hash": config_hash(config),
             "abi": abi,
             "seed": seed,

@@ -19,6 +19,9 @@ VERB_MODULES = (
     "lumoomni.cli_merge",
     "lumoomni.cli_tokens",
     "lumoomni.cli_tokenize",
+    "lumoomni.cli_rows",
+    "lumoomni.cli_export",
+    "lumoomni.cli_draw",
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]

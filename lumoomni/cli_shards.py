@@ -41,6 +41,9 @@ def verify(
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Media of each kind to encode again.")] = 256,
     context: Context = 1024,
+    min_psnr: Annotated[float, typer.Option(help="Decibels of decoded pictures.")] = 25.0,
+    min_ssim: Annotated[float, typer.Option(help="SSIM of decoded pictures.")] = 0.8,
+    max_log_mel: Annotated[float, typer.Option(help="Log-mel distance of decoded sound.")] = 2.2,
     as_json: Json = False,
 ) -> None:
     """Hold every gate over shards: files, ABI, ranges, shapes, splits, doubles, loading.
@@ -62,7 +65,9 @@ def verify(
         uti = None if space is None else UTI.load(space)
         audit = DatasetAuditConfig(context=context, sample=sample)
         report = measure(folder, audit, uti=uti, manifest=manifest)
-        limits = DatasetLimits(kinds=_kinds(folder))
+        limits = DatasetLimits(
+            kinds=_kinds(folder), min_psnr=min_psnr, min_ssim=min_ssim, max_log_mel=max_log_mel
+        )
         checks, left = row_checks(limits), code_checks(limits)
         if uti is not None:
             checks, left = (*checks, *left), ()

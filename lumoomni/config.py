@@ -18,6 +18,10 @@ from lumoomni.errors import InputError
 
 T = TypeVar("T")
 
+WITHOUT_EFFECT = {"effect": False}
+"""Metadata of a field that says how something is made and changes nothing of what is made, such as
+a number of processes: it names nothing, so it is left out of `meaning` and of the hash."""
+
 
 def to_dict(config: Any) -> Any:
     """A JSON-safe copy: dataclasses become dicts, tuples lists, paths strings."""
@@ -28,6 +32,21 @@ def to_dict(config: Any) -> Any:
     if isinstance(config, dict):
         return {str(key): to_dict(value) for key, value in config.items()}
     return str(config) if isinstance(config, Path) else config
+
+
+def meaning(config: Any) -> Any:
+    """As `to_dict`, without the fields that have no effect on what is made."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {
+            f.name: meaning(getattr(config, f.name))
+            for f in dataclasses.fields(config)
+            if f.metadata.get("effect", True)
+        }
+    if isinstance(config, (list, tuple)):
+        return [meaning(item) for item in config]
+    if isinstance(config, dict):
+        return {str(key): meaning(value) for key, value in config.items()}
+    return to_dict(config)
 
 
 def from_dict(cls: type[T], data: Any, where: str = "") -> T:
@@ -65,8 +84,8 @@ def canonical_json(data: Any) -> str:
 
 
 def config_hash(config: Any) -> str:
-    """SHA-256 hex of the canonical JSON of a config."""
-    return hashlib.sha256(canonical_json(to_dict(config)).encode()).hexdigest()
+    """SHA-256 hex of the canonical JSON of what a config means."""
+    return hashlib.sha256(canonical_json(meaning(config)).encode()).hexdigest()
 
 
 def nearest(wrong: str, known: Iterable[str]) -> str:

@@ -28,6 +28,8 @@ from lumoomni.runtime import Progress, atomic_write_json, atomic_write_text, res
 
 RECIPE_FILE = "recipe.json"
 LOG_FILE = "log.jsonl"
+SPACE_FILE = "token_space.json"
+"""What says which ids an artifact speaks of; its `abi` is that of the artifact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,12 +238,28 @@ def _run(
             report=report,
             checks=checks,
             verdict=verdict,
+            abi=_abi(stage.name, writer.folder, parents),
             seconds=seconds,
         )
     shutil.rmtree(work)
     _event(out, stage.name, "passed" if verdict.passed else "failed", seconds=round(seconds, 1))
     progress.say(f"{stage.name}: {_word(artifact)} in {seconds:.0f} s")
     return artifact
+
+
+def _abi(name: str, folder: Path, parents: dict[str, Artifact]) -> str | None:
+    """The token space that an artifact holds, or else that of its parents, if there is one.
+
+    Raises InputError for parents of several: ids of one mean other things in the other.
+    """
+    own = folder / SPACE_FILE
+    if own.is_file():
+        return str(json.loads(own.read_text())["abi"])
+    found = {abi: one.path for one in parents.values() if (abi := one.manifest["abi"]) is not None}
+    if len(found) > 1:
+        said = " and ".join(f"{path} of {abi[:12]}..." for abi, path in found.items())
+        raise InputError(f"{name} is made from two token spaces, {said}; build both on one")
+    return next(iter(found), None)
 
 
 def _scratch(stage: Stage, out: Path, parents: dict[str, Artifact], seed: int) -> Path:

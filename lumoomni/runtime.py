@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -111,6 +112,31 @@ def atomic_write_text(path: Path, text: str) -> None:
 def atomic_write_json(path: Path, data: Any) -> None:
     """Indented JSON, atomically."""
     atomic_write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path, what: str) -> Iterator[Path]:
+    """A hidden folder beside `out` to write into; it becomes `out` when all went well.
+
+    Killed on the way, nothing is at `out`, and the next call sweeps what was left.
+    Raises InputError when something is at `out`; `what` says what was to be written.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} is not empty; give a new folder to write {what} to")
+    out = out.absolute()
+    draft = out.parent / f".{out.name}.part"
+    if draft.exists():
+        shutil.rmtree(draft)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        draft.replace(out)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise disk_full(out.parent, 0) from error
+        raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 @contextlib.contextmanager

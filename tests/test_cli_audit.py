@@ -1,6 +1,7 @@
 """`lumo tokens audit`: what it writes, what it ends with, and what it refuses."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,25 @@ def test_a_baseline_is_kept_and_held_against(
     assert (out / "baseline_report.json").read_bytes() == (first / "report.json").read_bytes()
     assert "FAILED" in (out / "index.html").read_text()
     assert not json.loads((out / "report.json").read_text())["verdict"]["passed"]
+
+
+def test_a_space_that_failed_is_opened_to_be_asked_why_and_for_nothing_else(
+    space: Path, sounds: list[str], tmp_path: Path
+) -> None:
+    failed = tmp_path / "failed"
+    shutil.copytree(space, failed)
+    data = json.loads((failed / "manifest.json").read_text())
+    data["verdict"]["passed"] = False
+    (failed / "manifest.json").write_text(json.dumps(data))
+    made = RUN.invoke(app, ["tokens", "audit", str(failed), *sounds])
+    assert made.exit_code == 0 and "checks hold" in made.output, made.output
+    for words in (["tokens", "show", str(failed)], ["tokens", "encode", str(failed), "a"]):
+        refused = RUN.invoke(app, words)
+        assert refused.exit_code == 2 and "did not pass its audit" in refused.stderr
+    # What was changed since is not what failed.
+    (failed / "speech_codec.json").write_text("{}")
+    changed = RUN.invoke(app, ["tokens", "audit", str(failed), *sounds])
+    assert changed.exit_code == 2 and "was changed" in changed.stderr
 
 
 def test_bad_input_ends_with_two(

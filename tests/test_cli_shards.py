@@ -41,6 +41,7 @@ def test_verify_passes_and_says_what_it_did_not_look_at(made: tuple[Path, Path])
     assert code == 0, said
     assert "not held without --space and --manifest: dataset.manifest" in said
     whole = ("--space", "x", "--manifest", str(manifest), "--json", "--sample", "40")
+    whole += ("--min-psnr", "22")  # the toy codec's own
     code, said = verify(folder, *whole)
     found = json.loads(said.splitlines()[0])
     wrong = [one for one in found["verdict"]["results"] if not one["passed"]]
@@ -49,6 +50,11 @@ def test_verify_passes_and_says_what_it_did_not_look_at(made: tuple[Path, Path])
     names = {one["check"]["metric"] for one in wrong}
     assert names == {"dataset.retokenize_image", "dataset.retokenize_audio"}
     assert all("needed at least 1000" in one["reason"] for one in wrong)
+    strict = ("--min-psnr", "26", "--min-ssim", "0.99", "--max-log-mel", "0.1")
+    code, said = verify(folder, *whole, *strict)
+    found = json.loads(said.splitlines()[0])["verdict"]["results"]
+    missed = {one["check"]["metric"] for one in found if not one["passed"]} - names
+    assert missed == {"dataset.psnr", "dataset.ssim", "dataset.log_mel"}
 
 
 def test_verify_fails_for_a_fault_and_refuses_nonsense(

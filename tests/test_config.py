@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumoomni.config import canonical_json, config_hash, from_dict, override, to_dict
+from lumoomni.config import (
+    WITHOUT_EFFECT,
+    canonical_json,
+    config_hash,
+    from_dict,
+    meaning,
+    override,
+    to_dict,
+)
 from lumoomni.errors import InputError
 from lumoomni.recipes import RECIPES
 
@@ -59,6 +67,27 @@ def test_every_recipe_can_be_built_again_from_its_json(name: str) -> None:
     recipe = RECIPES[name]()
     again = RECIPES[name]().with_settings(recipe.to_dict())
     assert [s.config for s in again.stages] == [s.config for s in recipe.stages]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crew:
+    workers: int = field(default=1, metadata=WITHOUT_EFFECT)
+    size: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    crews: tuple[Crew, ...] = (Crew(),)
+
+
+def test_what_has_no_effect_is_kept_and_names_nothing() -> None:
+    one, many = Work(), Work(crews=(Crew(workers=4),))
+    assert config_hash(one) == config_hash(many) != config_hash(Work(crews=(Crew(size=9),)))
+    assert meaning(many) == {"crews": [{"size": 8}]} == meaning(meaning(many))
+    assert to_dict(many) == {"crews": [{"workers": 4, "size": 8}]}
+    assert from_dict(Work, to_dict(many)) == many and from_dict(Work, meaning(many)) == one
+    # What is not marked is in the hash as it always was.
+    assert meaning(Outer(steps=2)) == to_dict(Outer(steps=2))
 
 
 def test_unknown_key_names_the_nearest() -> None:

@@ -1,21 +1,27 @@
 """Builds continue, skip, stop and refuse as promised."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from lumoomni.artifacts import MANIFEST, identity, open_artifact
+from lumoomni.config import WITHOUT_EFFECT, canonical_json, config_hash
 from lumoomni.errors import GateFailure, InputError
+from lumoomni.gates import Report
 from lumoomni.inspection import stage_rows, verify_all
-from lumoomni.pipeline import build
-from lumoomni.runtime import Progress
+from lumoomni.pipeline import Recipe, StageContext, build
+from lumoomni.runtime import Progress, atomic_write_json
 from tests.toy import ToyConfig, recipe, runs
+from tests.toy import run as toy_run
 
 QUIET = Progress(silent=True)
 ROOT = Path(__file__).parent.parent
@@ -135,6 +141,54 @@ def test_a_foreign_parent_is_found(tmp_path: Path) -> None:
     problems = "\n".join(verify_all(tmp_path)[1])
     assert "was made from one" in problems
     assert stage_rows(tmp_path)[1]["state"] == "passed, stale"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crewed(ToyConfig):
+    workers: int = field(default=1, metadata=WITHOUT_EFFECT)
+
+
+def test_what_changes_nothing_that_is_made_builds_nothing_again(tmp_path: Path) -> None:
+    build(recipe(two=Crewed()), tmp_path, progress=QUIET)
+    build(recipe(two=Crewed(workers=3)), tmp_path, progress=QUIET)
+    assert runs(tmp_path) == ["one", "two", "three"]
+    assert verify_all(tmp_path) == (3, [])
+    # What a killed run left goes on with another number of workers.
+    left = tmp_path / ".work" / "two" / "half.txt"
+    left.parent.mkdir()
+    shutil.rmtree(tmp_path / "two")
+    owner = {"config": config_hash(Crewed()), "seed": 0}
+    owner["parents"] = {"one": open_artifact(tmp_path / "one").hash}
+    (left.parent / "owner.json").write_text(canonical_json(owner))
+    (left.parent / "count.txt").write_text("2")
+    build(recipe(two=Crewed(workers=5)), tmp_path, progress=QUIET)
+    assert (tmp_path / ".cache" / "runs.txt").read_text().splitlines()[3] == "two from 2"
+
+
+def test_an_artifact_names_the_token_space_that_it_holds_or_stands_on(tmp_path: Path) -> None:
+    def spaced(abi: str) -> Callable[[StageContext], Report]:
+        def made(context: StageContext) -> Report:
+            atomic_write_json(context.out / "token_space.json", {"abi": abi})
+            return toy_run(context)
+
+        return made
+
+    def with_runs(**runs: Callable[[StageContext], Report]) -> Recipe:
+        plain = recipe()
+        stages = tuple(replace(one, run=runs.get(one.name, one.run)) for one in plain.stages)
+        return replace(plain, stages=stages)
+
+    build(recipe(), tmp_path / "none", progress=QUIET)
+    assert open_artifact(tmp_path / "none" / "three").manifest["abi"] is None
+    one = build(with_runs(two=spaced("a" * 64)), tmp_path / "a", progress=QUIET)
+    found = {name: artifact.manifest["abi"] for name, artifact in one.items()}
+    assert found == {"one": None, "two": "a" * 64, "three": "a" * 64}
+    assert open_artifact(tmp_path / "none" / "three").hash != one["three"].hash
+    both = with_runs(one=spaced("a" * 64), two=spaced("b" * 64))
+    with pytest.raises(InputError, match=r"three is made from two .*a{12}\.\.\..*b{12}\.\.\."):
+        build(both, tmp_path / "both", progress=QUIET)
+    assert open_artifact(tmp_path / "both" / "two").manifest["abi"] == "b" * 64
+    assert not (tmp_path / "both" / "three").exists()
 
 
 def test_events_and_log_are_kept(tmp_path: Path) -> None:

@@ -2,13 +2,19 @@
 
 Knows: how to squeeze patches of 8 x 8 pixels into one code each and rebuild them with what their
 neighbours say. Does not know: words, files, or how a picture came to its size (image_tokens.py
-does). Costs: nano 1.4 M parameters around 1024 codes; 64 codes a picture of 64 pixels are 640 bits.
+does). Costs: nano 1.4 M parameters; 64 codes a picture of 64 pixels.
 
 Kernels of 3 x 3 are kept as matrices [out, in * 9], so that Muon moves them like any hidden matrix.
-Codebook and encoder learn as in codecs/quantiser.py (VQ-VAE, arXiv 1711.00937), on vectors scaled
-to one length, which keeps the codes from drifting apart (arXiv 2110.04627).
+With a learned codebook, it and the encoder learn as in codecs/quantiser.py (VQ-VAE, arXiv
+1711.00937), on vectors scaled to one length, which keeps the codes from drifting apart (arXiv
+2110.04627). With `levels`, codes are digits (codecs/scalar.py), which needs no book to be learned
+and rebuilds more with as many codes.
+
+The last step paints: two soft layers of ink and a sharp mask between them. Where a shape ends is
+then one number that changes slowly, and an edge that is a little off is still an edge, no blur.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,16 +22,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumoomni.codecs.quantiser import Quantised, ResidualQuantiser, margins, nearest
+from lumoomni.codecs.scalar import ScalarQuantiser
 
 FINE, COARSE = 4, 2
 PATCH = FINE * COARSE
+SHARP = 4.0
+"""How much the mask's numbers are raised, so that edges can be narrow from the start."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageCodecConfig:
     """`image_size` pixels a side make a grid of `image_size / 8` codes a side.
 
-    `fine_width` channels stand on cells of 4 pixels, `width` on cells of 8.
+    `fine_width` channels stand on cells of 4 pixels, `width` on cells of 8. With `levels` of each
+    of the `code_width` components, there are as many codes as their product, and `decay`,
+    `restart_below` and `commitment` of the learned codebook mean nothing.
     """
 
     image_size: int = 64
@@ -33,6 +44,7 @@ class ImageCodecConfig:
     width: int = 128
     code_width: int = 16
     codebook_size: int = 1024
+    levels: tuple[int, ...] = ()
     depth: int = 2
     decay: float = 0.97
     restart_below: float = 0.05
@@ -45,6 +57,13 @@ class ImageCodecConfig:
         least = min(self.fine_width, self.width, self.code_width, self.codebook_size, self.depth)
         if least < 1:
             raise ValueError("widths, codebook_size and depth must be at least 1")
+        made = (math.prod(self.levels), len(self.levels))
+        if self.levels and (min(self.levels) < 2 or made != (self.codebook_size, self.code_width)):
+            raise ValueError(
+                f"levels {self.levels} make {made[0]} codes of {made[1]} components with at least "
+                f"2 levels each, but codebook_size is {self.codebook_size} and code_width "
+                f"{self.code_width}"
+            )
 
     @property
     def codebooks(self) -> int:
@@ -89,6 +108,27 @@ class Residual(nn.Module):
         return x + self.here(F.gelu(self.around(F.gelu(x))))
 
 
+class Paint(nn.Module):
+    """features [B, D, H, W] on cells of FINE pixels -> pixels [B, 3, H * FINE, W * FINE]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mask = Mix(width, FINE**2, 3)
+        self.inks = Mix(width, 6, 3)
+        # Two layers of one ink would leave the mask nothing to learn from.
+        nn.init.uniform_(self.inks.bias, -0.7, 0.7)
+
+    def forward(self, features: Tensor) -> Tensor:
+        under, over = self._inks(features)
+        share = torch.sigmoid(SHARP * F.pixel_shuffle(self.mask(features), FINE))
+        return under + share * (over - under)
+
+    def _inks(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        size = [side * FINE for side in features.shape[-2:]]
+        spread = F.interpolate(self.inks(features), size, mode="bilinear", align_corners=False)
+        return spread[:, :3], spread[:, 3:]
+
+
 class ImageCodec(nn.Module):
     """pixels [B, 3, S, S] in [-1, 1] <-> codes [B, N], N = (S / 8) squared, row by row."""
 
@@ -106,7 +146,9 @@ class ImageCodec(nn.Module):
             nn.GELU(),
             Mix(width, config.code_width, 1),
         )
-        self.quantiser = ResidualQuantiser(config)
+        self.quantiser = (
+            ScalarQuantiser(config.levels) if config.levels else ResidualQuantiser(config)
+        )
         self.decoder = nn.Sequential(
             Mix(config.code_width, width, 3),
             *(Residual(width) for _ in range(depth + 1)),
@@ -115,23 +157,28 @@ class ImageCodec(nn.Module):
             Residual(fine),
             Residual(fine),
             nn.GELU(),
-            Mix(fine, 3 * FINE**2, 3),
-            nn.PixelShuffle(FINE),
+            Paint(fine),
         )
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Quantised]:
         """-> (rebuilt pixels [B, 3, S, S], Quantised [B, N, ...]) for training."""
         vectors = self._vectors(pixels)
         with torch.autocast(pixels.device.type, enabled=False):
-            everywhere = torch.ones(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
-            quantised = self.quantiser(vectors, everywhere)
+            if isinstance(self.quantiser, ScalarQuantiser):
+                quantised = self.quantiser(vectors)
+            else:
+                everywhere = torch.ones(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
+                quantised = self.quantiser(vectors, everywhere)
         return self._rebuild(quantised.vectors), quantised
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
         """pixels [B, 3, S, S] -> codes [B, N] in fp32."""
         with torch.autocast(pixels.device.type, enabled=False):
-            return nearest(self._vectors(pixels.float()), self.quantiser.codebooks[0])
+            vectors = self._vectors(pixels.float())
+            if isinstance(self.quantiser, ScalarQuantiser):
+                return self.quantiser.codes(vectors)
+            return nearest(vectors, self.quantiser.codebooks[0])
 
     @torch.no_grad()
     def margins(self, pixels: Tensor) -> Tensor:
@@ -146,8 +193,11 @@ class ImageCodec(nn.Module):
             return self._rebuild(self.quantiser.lookup(codes[..., None]))
 
     def _vectors(self, pixels: Tensor) -> Tensor:
-        """[B, 3, S, S] -> [B, N, C] float32; each component is of size one on the average."""
+        """[B, 3, S, S] -> [B, N, C] float32 as codes are told apart: of one length for a learned
+        codebook, in [-1, 1] for levels."""
         x = self.encoder(pixels).flatten(2).transpose(1, 2).float()
+        if isinstance(self.quantiser, ScalarQuantiser):
+            return self.quantiser.bound(x)
         return F.normalize(x, dim=-1) * self.config.code_width**0.5
 
     def _rebuild(self, vectors: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class SpeechCodec(nn.Module):
     def encode(self, mel: Tensor, lengths: Tensor | None = None) -> Tensor:
         """mel [B, M, n_mels] -> codes [B, F, Q] in fp32; lengths [B] are valid mel frames."""
         if lengths is None:
-            lengths = torch.full((mel.shape[0],), mel.shape[1])
+            lengths = torch.full((mel.shape[0],), mel.shape[1], device=mel.device)
         with torch.autocast(mel.device.type, enabled=False):
             folded, mask = self._fold(mel.float(), lengths)
             vectors = self._latents(folded, mask)
@@ -108,7 +108,7 @@ class SpeechCodec(nn.Module):
     @torch.no_grad()
     def margins(self, mel: Tensor) -> Tensor:
         """mel [B, M, n_mels] -> [B, F, Q]: how far the next code was behind the chosen one."""
-        lengths = torch.full((mel.shape[0],), mel.shape[1])
+        lengths = torch.full((mel.shape[0],), mel.shape[1], device=mel.device)
         with torch.autocast(mel.device.type, enabled=False):
             folded, mask = self._fold(mel.float(), lengths)
             return margins(self._latents(folded, mask), self.quantiser.codebooks)
@@ -155,12 +155,13 @@ class CodecStream:
     def __init__(self, codec: SpeechCodec) -> None:
         self._codec = codec
         config = codec.config
-        self._codes = torch.zeros(0, config.codebooks, dtype=torch.long)
+        self._device = codec.quantiser.codebooks.device
+        self._codes = torch.zeros(0, config.codebooks, dtype=torch.long, device=self._device)
         self._done = 0
 
     def push(self, codes: Tensor) -> Tensor:
         """codes [F', Q] -> the log-mel [M', n_mels] that can be settled now."""
-        self._codes = torch.cat([self._codes, codes])
+        self._codes = torch.cat([self._codes, codes.to(self._device)])
         out, context = [], self._codec.config.context
         while self._done + self.CHUNK + context <= len(self._codes):
             out.append(self._window(self._done + self.CHUNK))
@@ -177,9 +178,10 @@ class CodecStream:
         """Decode frames [done, stop) inside a window of one fixed shape, so the bits are fixed."""
         config = self._codec.config
         first = self._done - config.context
-        index = torch.arange(first, first + self.CHUNK + 2 * config.context)
+        last = first + self.CHUNK + 2 * config.context
+        index = torch.arange(first, last, device=self._device)
         mask = (index >= 0) & (index < len(self._codes))
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        with torch.no_grad(), torch.autocast(self._device.type, enabled=False):
             codes = self._codes[index.clamp(0, len(self._codes) - 1)]
             vectors = self._codec.quantiser.lookup(codes[None]) * mask[None, :, None]
             mel = self._codec._rebuild(vectors, mask[None])[0]
@@ -189,4 +191,6 @@ class CodecStream:
         return mel[begin : begin + size]
 
     def _join(self, chunks: list[Tensor]) -> Tensor:
-        return torch.cat(chunks) if chunks else torch.zeros(0, self._codec.config.n_mels)
+        if chunks:
+            return torch.cat(chunks)
+        return torch.zeros(0, self._codec.config.n_mels, device=self._device)

@@ -54,18 +54,12 @@ class SpeechTokens:
                 f"one channel at {self.rate} Hz"
             )
         with exactly(self._codec, self.facts.name):
-            mel = log_mel(
-                torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))[None], self._mel
-            )
-            return Coded(self._codec.encode(mel)[0].numpy())
+            return Coded(self._codec.encode(self._heard(samples))[0].cpu().numpy())
 
     def margins(self, samples: np.ndarray) -> np.ndarray:
         """float64 [F, Q]: how far the next code was behind the chosen one."""
         with exactly(self._codec, self.facts.name):
-            mel = log_mel(
-                torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))[None], self._mel
-            )
-            return self._codec.margins(mel)[0].numpy()
+            return self._codec.margins(self._heard(samples))[0].cpu().numpy()
 
     def encode_batch(self, media: Sequence[np.ndarray]) -> list[Coded]:
         """`encode` of each, bit for bit; several at a time where torch has several threads."""
@@ -75,7 +69,14 @@ class SpeechTokens:
         """Raises InputError for codes out of range."""
         self.facts.check(coded)
         with exactly(self._codec, self.facts.name):
-            mel = self._codec.decode(
-                torch.from_numpy(np.ascontiguousarray(coded.codes, dtype=np.int64))
-            )
+            codes = torch.from_numpy(np.ascontiguousarray(coded.codes, dtype=np.int64))
+            mel = self._codec.decode(codes).cpu()
         return Audio(np.asarray(vocode(mel, self._mel), dtype=np.float32), self.rate)
+
+    def _heard(self, samples: np.ndarray) -> torch.Tensor:
+        """samples [S] -> [1, M, n_mels] where the codec is; the mel itself is made on the CPU."""
+        wave = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
+        return log_mel(wave[None], self._mel).to(self._device())
+
+    def _device(self) -> torch.device:
+        return self._codec.quantiser.codebooks.device

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -20,7 +21,7 @@ from lumoomni.codecs.speech_tokens import SpeechTokens
 from lumoomni.config import from_dict, to_dict
 from lumoomni.errors import InputError
 from lumoomni.media.mel import MelConfig
-from lumoomni.runtime import atomic_write_json
+from lumoomni.runtime import atomic_write_json, resolve_device
 
 FILE = "codecs.json"
 SPEECH, IMAGE = "speech_codec", "image_codec"
@@ -57,9 +58,12 @@ def save_entries(folder: Path, entries: Mapping[Kind, dict[str, Any]]) -> None:
     atomic_write_json(folder / FILE, dict(entries))
 
 
-def load_codecs(folder: Path) -> dict[Kind, MediaCodec]:
-    """All codecs of a folder, in evaluation mode. Raises InputError for damage."""
-    entries = read_object(folder / FILE)
+def load_codecs(folder: Path, device: str = "cpu") -> dict[Kind, MediaCodec]:
+    """All codecs of a folder, in evaluation mode, at work on `device`: cpu, cuda, mps or auto.
+
+    Raises InputError for damage, and for a device that is not here.
+    """
+    entries, place = read_object(folder / FILE), resolve_device(device)
     found: dict[Kind, MediaCodec] = {}
     for entry in entries.values():
         wanted = entry.get("type") if isinstance(entry, dict) else None
@@ -68,7 +72,7 @@ def load_codecs(folder: Path) -> dict[Kind, MediaCodec]:
                 f"{folder / FILE} names the codec {wanted!r}; this version knows "
                 f"{', '.join(OPENERS)}"
             )
-        codec = OPENERS[wanted](folder, entry)
+        codec = OPENERS[wanted](folder, entry, place)
         found[codec.facts.kind] = codec
     return found
 
@@ -93,16 +97,16 @@ def fill(module: nn.Module, path: Path) -> nn.Module:
     return module.requires_grad_(False).eval()
 
 
-def _speech(folder: Path, entry: dict[str, Any]) -> MediaCodec:
+def _speech(folder: Path, entry: dict[str, Any], device: torch.device) -> MediaCodec:
     config = from_dict(SpeechCodecConfig, read_object(folder / f"{SPEECH}.json"), where=SPEECH)
     weights = folder / f"{SPEECH}.safetensors"
     codec = SpeechCodec(config)
     fill(codec, weights)
     mel = from_dict(MelConfig, entry.get("mel"), where=f"{FILE}: mel")
-    return SpeechTokens(codec, mel, hash_file(weights))
+    return SpeechTokens(codec.to(device), mel, hash_file(weights))
 
 
-def _image(folder: Path, entry: dict[str, Any]) -> MediaCodec:
+def _image(folder: Path, entry: dict[str, Any], device: torch.device) -> MediaCodec:
     from lumoomni.codecs.image_tokens import ImageTokens
     from lumoomni.codecs.image_vq import ImageCodec, ImageCodecConfig
 
@@ -110,15 +114,17 @@ def _image(folder: Path, entry: dict[str, Any]) -> MediaCodec:
     weights = folder / f"{IMAGE}.safetensors"
     codec = ImageCodec(config)
     fill(codec, weights)
-    return ImageTokens(codec, hash_file(weights))
+    return ImageTokens(codec.to(device), hash_file(weights))
 
 
-def _pretrained(folder: Path, entry: dict[str, Any]) -> MediaCodec:
+def _pretrained(folder: Path, entry: dict[str, Any], device: torch.device) -> MediaCodec:
     options = from_dict(CodecOptions, entry.get("options"), where=f"{FILE}: options")
-    return load_pretrained(folder / str(entry.get("folder")), options)
+    codec = load_pretrained(folder / str(entry.get("folder")), options)
+    codec.model.to(device)
+    return codec
 
 
-OPENERS: dict[str, Callable[[Path, dict[str, Any]], MediaCodec]] = {
+OPENERS: dict[str, Callable[[Path, dict[str, Any], torch.device], MediaCodec]] = {
     "lumo-speech-rvq": _speech,
     "lumo-image-vq": _image,
     "pretrained": _pretrained,

@@ -34,6 +34,7 @@ from lumoomni.data.packing import PackConfig, collate_packed, plan_packs
 from lumoomni.data.shard_set import ShardSet
 from lumoomni.data.shards import LISTS
 from lumoomni.errors import InputError
+from lumoomni.ids import IGNORE
 from lumoomni.uti.grammar import PAD
 from lumoomni.uti.sequence import Sequence as Ids
 from lumoomni.uti.space_file import refuse_other
@@ -61,7 +62,9 @@ class Share:
 class LoaderConfig:
     """`batch_size` items a rank: sequences of at most `context` ids, or with `pack` packed rows.
 
-    Without `shuffle` a share's samples come in their stored order.
+    Without `shuffle` a share's samples come in their stored order. Of the items that ask for a
+    picture or a sound, the share `unsaid` comes without its text, so that guidance has something to
+    compare with (arXiv 2207.12598); which ones depends on the seed and the item's number alone.
     """
 
     batch_size: int = 8
@@ -72,8 +75,11 @@ class LoaderConfig:
     threads: int = 1
     ahead: int = 4
     """Batches that are read ahead."""
+    unsaid: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.unsaid <= 1:
+            raise InputError(f"unsaid is {self.unsaid}; it is a share, from 0 to 1")
         if min(self.batch_size, self.context, self.threads, self.ahead) < 1:
             raise InputError(
                 f"batch_size {self.batch_size}, context {self.context}, threads {self.threads} and "
@@ -175,6 +181,13 @@ class Order:
         return found
 
 
+def without_text(made: Ids) -> Ids:
+    """A sequence whose texts that are read say nothing: their two markers stay. It has no spans."""
+    told = [one for one in made.spans if one.role == "text" and made.labels[one.start] == IGNORE]
+    drop = np.concatenate([np.arange(one.start, one.stop) for one in told])
+    return Ids(np.delete(made.ids, drop), np.delete(made.labels, drop), (), ())
+
+
 def key(*parts: object) -> int:
     """64 bits that name a tuple of numbers and words, equal on every machine."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big")
@@ -254,7 +267,8 @@ class TokenLoader:
         place, index = self._order(number)
         share, row = self.shares[place], int(self.kept[place].index[index])
         sample = share.shards.sample(share.split, row)
-        return self._composer.sequence(share.task, sample, limit=self.config.context)
+        made = self._composer.sequence(share.task, sample, limit=self.config.context)
+        return without_text(made) if self._unsaid(share.task, number) else made
 
     def items(self, number: int) -> list[int]:
         """The samples of item `number`: itself, or those of a packed row."""
@@ -274,6 +288,11 @@ class TokenLoader:
         if state < 0:
             raise InputError(f"state {state} is no place in the data; it counts items from 0")
         return Batches(self, state)
+
+    def _unsaid(self, task: str, number: int) -> bool:
+        kind, _ = needs(task)[-1]
+        drawn = key(self.config.seed, "unsaid", number)
+        return kind != "text" and drawn < self.config.unsaid * 2**64
 
     def _length(self, number: int) -> int:
         place, index = self._order(number)

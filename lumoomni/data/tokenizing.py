@@ -177,9 +177,7 @@ def _read(job: Job, facts: dict[Kind, CodecFacts]) -> Iterator[list[_Row]]:
                 one.cancel()
 
 
-def _load(
-    record: Record, files: dict[Kind, Future[bytes]], facts: dict[Kind, CodecFacts]
-) -> _Row:
+def _load(record: Record, files: dict[Kind, Future[bytes]], facts: dict[Kind, CodecFacts]) -> _Row:
     """A record with its media, decoded and at the codec's rate; bad ones say why."""
     row = _Row(record)
     for kind, data_to_come in files.items():

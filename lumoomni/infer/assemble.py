@@ -22,6 +22,7 @@ from torch import nn
 from lumoomni.artifacts import Artifact, hash_file, open_artifact
 from lumoomni.codecs.image_vq import ImageCodec, ImageCodecConfig
 from lumoomni.codecs.speech_rvq import SpeechCodec, SpeechCodecConfig
+from lumoomni.codecs.stored import FILE as CODECS
 from lumoomni.codecs.text import TextCodec
 from lumoomni.config import canonical_json, from_dict, to_dict
 from lumoomni.errors import InputError
@@ -33,6 +34,7 @@ from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
 from lumoomni.model.hf_weights import load_thinker
 from lumoomni.model.lora import ADAPTER, load_adapter
 from lumoomni.model.perceiver import PerceiverConnector, PerceiverConnectorConfig
+from lumoomni.model.rows import Rows, RowsConfig
 from lumoomni.model.siglip import SiglipTower, load_siglip
 from lumoomni.model.talker import Talker, TalkerConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
@@ -50,7 +52,9 @@ PARTS: dict[str, dict[type, type[nn.Module]]] = {
     "audio_connector": {LinearConnectorConfig: LinearConnector},
     "talker": {TalkerConfig: Talker},
     "speech_codec": {SpeechCodecConfig: SpeechCodec},
+    "sound_codec": {SpeechCodecConfig: SpeechCodec},
     "image_codec": {ImageCodecConfig: ImageCodec},
+    "rows": {RowsConfig: Rows},
 }
 """What each part may be. Where there is a choice, the config's file names the class."""
 BUILT_BY = {
@@ -61,9 +65,11 @@ BUILT_BY = {
     "audio_connector": "instruct",
     "talker": "train_talker",
     "speech_codec": "train_codecs",
+    "sound_codec": "train_sound_codec",
     "image_codec": "train_image_codec",
+    "rows": "train_rows",
 }
-ALONE = ("image_codec",)
+ALONE = ("image_codec", "sound_codec")
 """Parts that no other part is an ancestor of: they stand beside a model in its build."""
 SPACE = "token_space.json"
 """An artifact with it holds copies of codecs, and made no part of a model."""
@@ -259,7 +265,7 @@ def gather(path: Path, *, unproven: bool = False) -> Parts:
     modules: dict[str, nn.Module] = {}
     sources: dict[str, str] = {}
     for name in PARTS:
-        owner = next((a for a in line if f"{name}.json" in a.manifest["files"]), None)
+        owner = next((a for a in line if _owns(a, f"{name}.json")), None)
         if owner is not None:
             modules[name] = load_part(owner, name).requires_grad_(False)
             sources[name] = owner.kind
@@ -286,6 +292,13 @@ def gather(path: Path, *, unproven: bool = False) -> Parts:
         sources=sources,
         unproven=tuple(_shortfall(one) for one in line if not one.passed),
     )
+
+
+def _owns(artifact: Artifact, file: str) -> bool:
+    """Whether an artifact made a part: a token space holds copies of codecs, and perhaps of another
+    one than the Talker speaks."""
+    files = artifact.manifest["files"]
+    return file in files and CODECS not in files
 
 
 def _as_trained(settings: ModelSettings, line: list[Artifact]) -> ModelSettings:

@@ -20,6 +20,7 @@ from lumoomni.infer.assemble import Parts, gather, preparer
 from lumoomni.infer.context import SHARE_FOR_SOUND, fit_sound, fit_turns
 from lumoomni.infer.engine import GenerateConfig, generate
 from lumoomni.infer.listen import transcribe
+from lumoomni.infer.reply import AudioPart, Part, Reply, TextPart
 from lumoomni.infer.sampling import SamplingConfig
 from lumoomni.infer.speech import SpeechStream, TalkerStream, reply_states, warm_up
 from lumoomni.media.audio import Audio, load_audio
@@ -46,17 +47,6 @@ class SoundChunk:
 
     samples: np.ndarray
     rate: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """The whole answer. `history` continues the conversation; `notes` say what was left out."""
-
-    text: str
-    transcript: str = ""
-    audio: Audio | None = None
-    notes: tuple[str, ...] = ()
-    history: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +126,13 @@ class Lumo:
                 sounds.append(event.samples)
             yield event
         answer = self.layout.text_codec.decode(said.ids).strip()
+        parts: list[Part] = [TextPart(text=answer)]
+        if sounds:
+            spoken = Audio(np.concatenate(sounds), self.parts.settings.mel.rate)
+            parts.append(AudioPart(audio=spoken))
         yield Reply(
-            text=answer,
+            parts=tuple(parts),
             transcript=transcript,
-            audio=Audio(np.concatenate(sounds), self.parts.settings.mel.rate) if sounds else None,
             notes=tuple(notes),
             history=(*history, asked, Turn(role="assistant", text=answer)),
         )

@@ -4,7 +4,6 @@ Knows: where parts are, and what a folder needs. Does not know: pictures; the co
 it is, so the folder is a text model. Costs: the model once, and its bytes on the disk.
 """
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from lumoomni.infer.assemble import TOKENIZER, gather
 from lumoomni.model.hf_weights import save_thinker
 from lumoomni.model.lora import merge
 from lumoomni.model.thinker import Thinker
+from lumoomni.runtime import whole_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,23 +29,17 @@ def merge_model(model: Path, out: Path, *, unproven: bool = False) -> Merged:
 
     Raises InputError when there are no adapters, and when something is in `out` already.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty; give a new folder to write the merged model to")
-    parts = gather(model, unproven=unproven)
-    thinker = parts.need("thinker")
-    assert isinstance(thinker, Thinker)
-    matrices = merge(thinker)
-    if not matrices:
-        raise InputError(
-            f"{parts.artifact.path} has no adapters to merge; give a model that was instructed "
-            "with LoRA"
-        )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.parent / f".{out.name}.part"
-    if temporary.exists():
-        shutil.rmtree(temporary)  # what a killed merge left
-    save_thinker(thinker, temporary)
-    parts.text_codec.save(temporary / TOKENIZER)
-    temporary.replace(out)
+    with whole_folder(out, "the merged model") as folder:
+        parts = gather(model, unproven=unproven)
+        thinker = parts.need("thinker")
+        assert isinstance(thinker, Thinker)
+        matrices = merge(thinker)
+        if not matrices:
+            raise InputError(
+                f"{parts.artifact.path} has no adapters to merge; give a model that was instructed "
+                "with LoRA"
+            )
+        save_thinker(thinker, folder)
+        parts.text_codec.save(folder / TOKENIZER)
     dtype = str(thinker.token_table.weight.dtype).removeprefix("torch.")
     return Merged(folder=out, matrices=matrices, dtype=dtype)

@@ -31,11 +31,15 @@ from lumoomni.errors import InputError
 from lumoomni.model.hf_weights import load_thinker, save_thinker
 from lumoomni.model.rows import Rows, RowsConfig, RowThinker, refuse_misfit
 from lumoomni.model.thinker import Thinker
-from lumoomni.runtime import atomic_write_bytes, atomic_write_json
+from lumoomni.runtime import atomic_write_bytes, atomic_write_json, whole_folder
 from lumoomni.uti.space import TokenSpace
 from lumoomni.uti.space_file import load_space, refuse_other, save_space
 
 NAME = "trainable_rows"
+BASE_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json")
+"""Those whose hashes name an adopted Thinker too (`assemble.base_hash`)."""
+TEXT_FILES = ("*token*", "vocab*", "merges.txt", "chat_template*", "generation_config.json")
+"""What a base's folder knows of text, and a model made of it keeps."""
 SCHEMA = 1
 
 
@@ -65,8 +69,9 @@ class RowPackage:
 
 def base_of(folder: Path) -> str:
     """SHA-256 that names a base model's folder: its config and its weights, by their bytes."""
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")])
-    if len(files) < 2:
+    files = sorted({path for pattern in BASE_FILES for path in folder.glob(pattern)})
+    endings = {path.suffix for path in files}
+    if ".safetensors" not in endings or not (folder / "config.json").is_file():
         raise InputError(f"{folder} holds no config.json with .safetensors; give a model's folder")
     hashes = {path.name: hash_file(path) for path in files}
     return hashlib.sha256(canonical_json(hashes).encode()).hexdigest()
@@ -157,20 +162,13 @@ def merge_rows(base: Path, package: Path, out: Path) -> int:
     In the base's own type; returns how many ids it has. Raises InputError when `out` holds
     something, and as `apply_rows` does.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} is not empty; give a new folder to write the merged model to")
-    model = apply_rows(base, package, _dtype_of(base))
-    grown = grow(model)
-    temporary = out.parent / f".{out.name}.part"
-    if temporary.exists():
-        shutil.rmtree(temporary)  # what a killed merge left
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_thinker(grown, temporary)
-    for path in sorted(base.glob("*token*")) + sorted(base.glob("vocab*")):
-        if path.is_file():
-            shutil.copy2(path, temporary / path.name)
-    save_space(temporary, load_space(package))
-    temporary.replace(out)
+    with whole_folder(out, "the merged model") as folder:
+        grown = grow(apply_rows(base, package, dtype_of(base)))
+        save_thinker(grown, folder)
+        for path in sorted({p for pattern in TEXT_FILES for p in base.glob(pattern)}):
+            if path.is_file():
+                shutil.copy2(path, folder / path.name)
+        save_space(folder, load_space(package))
     return grown.config.vocab_size
 
 
@@ -200,7 +198,8 @@ def _range_of(space: TokenSpace) -> tuple[int, int]:
     return space.new_rows.start, space.new_rows.stop
 
 
-def _dtype_of(base: Path) -> torch.dtype:
+def dtype_of(base: Path) -> torch.dtype:
+    """The type that a folder's config.json names."""
     data = json.loads((base / "config.json").read_text())
     name = data.get("dtype") or data.get("torch_dtype") or "float32"
     return getattr(torch, name)

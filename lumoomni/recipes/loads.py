@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lumoomni.codecs.image_vq import ImageCodec
 from lumoomni.codecs.speech_rvq import SpeechCodec
 from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
@@ -38,6 +39,7 @@ from lumoomni.stages.instruct_lora import InstructLoraConfig, as_align
 from lumoomni.stages.pretrain_text import PretrainTextConfig
 from lumoomni.stages.train_audio_encoder import TrainAudioEncoderConfig
 from lumoomni.stages.train_codecs import TrainCodecsConfig
+from lumoomni.stages.train_image_codec import TrainImageCodecConfig
 from lumoomni.stages.train_talker import TrainTalkerConfig
 from lumoomni.stages.train_vision_encoder import TrainVisionEncoderConfig
 from lumoomni.train.contrast import CaptionHeads
@@ -92,6 +94,20 @@ def _codec_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) -
     halves = nn.Sequential(codec.encode_in, codec.encode_mid, codec.encode_out)
     back = nn.Sequential(codec.decode_in, codec.decode_mid, codec.decode_out)
     yield Load(name="speech_codec", module=codec, run=lambda: back(halves(x)), tokens=frames)
+
+
+def _picture_codec_loads(
+    configs: dict[str, Any], shapes: dict[str, Any], config: Any
+) -> Iterator[Load]:
+    """Both halves; the quantiser between them has no gradients and next to no arithmetic."""
+    codec, size = ImageCodec(config.codec), config.codec.image_size
+    pixels = torch.randn(config.loop.batch_size, 3, size, size)
+    yield Load(
+        name="image_codec",
+        module=codec,
+        run=lambda: codec.decoder(codec.encoder(pixels)),
+        tokens=config.codec.tokens,
+    )
 
 
 def _talker_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) -> Iterator[Load]:
@@ -234,6 +250,7 @@ LOADS: dict[type, Callable[..., Iterator[Load]]] = {
     TrainAudioEncoderConfig: _audio_loads,
     TrainVisionEncoderConfig: _vision_loads,
     TrainCodecsConfig: _codec_loads,
+    TrainImageCodecConfig: _picture_codec_loads,
     TrainTalkerConfig: _talker_loads,
     AlignConnectorConfig: _align_loads,
     InstructConfig: _instruct_loads,

@@ -7,11 +7,15 @@ on the way, and which gates these settings were seen to pass.
 from dataclasses import replace
 
 from lumoomni.audits.dataset import DatasetAuditConfig
+from lumoomni.audits.making import MakingConfig
 from lumoomni.codecs.image_vq import ImageCodecConfig
 from lumoomni.codecs.speech_rvq import SpeechCodecConfig
 from lumoomni.data.manifest_builders import ManifestConfig
 from lumoomni.data.manifest_world import WorldConfig
 from lumoomni.data.mixture import InstructMixture
+from lumoomni.data.token_mixture import TokenMix
+from lumoomni.data.world_shards import FreshConfig
+from lumoomni.infer.draw import DrawConfig
 from lumoomni.media.mel import MelConfig
 from lumoomni.model.audio import AudioTowerConfig
 from lumoomni.model.encoder import EncoderConfig
@@ -24,11 +28,13 @@ from lumoomni.stages.align_connector import AlignConnectorConfig
 from lumoomni.stages.build_token_space import BuildTokenSpaceConfig
 from lumoomni.stages.instruct import InstructConfig
 from lumoomni.stages.pretrain_text import PretrainTextConfig
+from lumoomni.stages.pretrain_tokens import PretrainTokensConfig
 from lumoomni.stages.sweep_connector import SweepConnectorConfig
 from lumoomni.stages.tokenize import DatasetLimits, TokenizeConfig
 from lumoomni.stages.train_audio_encoder import TrainAudioEncoderConfig
 from lumoomni.stages.train_codecs import TrainCodecsConfig
 from lumoomni.stages.train_image_codec import TrainImageCodecConfig
+from lumoomni.stages.train_rows import TrainRowsConfig
 from lumoomni.stages.train_talker import TrainTalkerConfig
 from lumoomni.stages.train_vision_encoder import TrainVisionEncoderConfig
 from lumoomni.train.contrast import CaptionHeadsConfig
@@ -38,6 +44,9 @@ from lumoomni.train.optim import OptimConfig
 MEL = MelConfig(n_mels=80)
 WIDTH = 192
 LATENTS = 16
+BOOKS = 3
+FRESH = FreshConfig(pictures=24_000, sounds=4000, sentences=1000)
+"""Both stages that learn tokens have the same, so that they are made once."""
 
 
 def nano() -> Recipe:
@@ -53,8 +62,11 @@ def nano() -> Recipe:
             align_connector=_align_connector(),
             instruct=_instruct(),
             train_image_codec=_train_image_codec(),
-            build_token_space=BuildTokenSpaceConfig(),
+            train_sound_codec=_train_sound_codec(),
+            build_token_space=BuildTokenSpaceConfig(codebooks=BOOKS),
             tokenize=_tokenize(),
+            train_rows=_train_rows(),
+            pretrain_tokens=_pretrain_tokens(),
             sweep_connector=_sweep_connector(),
         ),
     )
@@ -126,10 +138,19 @@ def _train_codecs() -> TrainCodecsConfig:
     )
 
 
+def _train_sound_codec() -> TrainCodecsConfig:
+    codec = _train_codecs()
+    speech = replace(codec.speech, codebooks=BOOKS, codebook_size=256)
+    loop = replace(codec.loop, steps=2200)
+    return replace(codec, part="sound_codec", sounds=0.6, speech=speech, loop=loop)
+
+
 def _train_image_codec() -> TrainImageCodecConfig:
     return TrainImageCodecConfig(
-        codec=ImageCodecConfig(image_size=64, codebook_size=1024),
-        loop=LoopConfig(steps=2400, batch_size=32),
+        codec=ImageCodecConfig(
+            image_size=64, code_width=5, levels=(7, 5, 5, 5, 5), codebook_size=4375, depth=3
+        ),
+        loop=LoopConfig(steps=2800, batch_size=16),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
     )
 
@@ -174,6 +195,25 @@ def _tokenize() -> TokenizeConfig:
         rows_per_shard=500,
         audit=DatasetAuditConfig(context=512),
         limits=DatasetLimits(min_train=1000, min_eval=100),
+    )
+
+
+def _train_rows() -> TrainRowsConfig:
+    return TrainRowsConfig(
+        mix=TokenMix(i2t=3, a2t=1, t2i=1, t2a=1, text=1),
+        fresh=FRESH,
+        loop=LoopConfig(steps=600, batch_size=32),
+        optim=OptimConfig(lr=1e-2, weight_decay=0.0, warmup=20),
+    )
+
+
+def _pretrain_tokens() -> PretrainTokensConfig:
+    return PretrainTokensConfig(
+        mix=TokenMix(t2i=12, t2a=2, i2t=2, a2t=2, text=2),
+        fresh=FRESH,
+        loop=LoopConfig(steps=6000, batch_size=16, accumulate=2),
+        optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
+        making=MakingConfig(draw=DrawConfig(temperature=1.0, watch=True)),
     )
 
 

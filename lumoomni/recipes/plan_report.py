@@ -14,6 +14,7 @@ from lumoomni.recipes.epoch import Epoch, seconds_of, size_epoch
 from lumoomni.recipes.gpus import find_gpu
 from lumoomni.recipes.plan import StagePlan, fits, plan
 from lumoomni.recipes.plan_measure import MeasureConfig, Measured, measure
+from lumoomni.recipes.plan_rest import Rest, rest_of
 from lumoomni.runtime import Progress
 
 Columns = tuple[str, ...]
@@ -33,7 +34,8 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """`fit` is what `fits` says of the GPU; None, like `gpu`, where none was named."""
+    """`fit` is what `fits` says of the GPU; None, like `gpu`, where none was named. `rest` are the
+    stages that no update is counted of; there are none where one stage was asked for."""
 
     recipe: str
     plans: tuple[StagePlan, ...]
@@ -41,6 +43,7 @@ class Study:
     fit: dict[str, Any] | None
     measured: tuple[Measured, ...]
     epochs: tuple[Epoch, ...]
+    rest: tuple[Rest, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-safe, complete."""
@@ -54,11 +57,15 @@ class Study:
             "gpu": self.fit,
             "measured": [asdict(one) for one in self.measured],
             "epochs": [{**asdict(one), "setting": one.setting} for one in self.epochs],
+            "rest": [asdict(one) for one in self.rest],
         }
 
     def tables(self) -> list[tuple[str, Columns, Rows]]:
         """Title, columns and rows of each."""
         out = [(f"what {self.recipe} takes", *shown(self.plans, self.gpu))]
+        if self.rest:
+            rows = [(r.stage, _short(r.frozen) if r.frozen else "", r.does) for r in self.rest]
+            out.append(("stages without a count", ("stage", "parameters", "what it does"), rows))
         if self.measured:
             first = self.measured[0]
             title = f"measured on {first.device} in {first.dtype}, on noise of the longest inputs"
@@ -97,6 +104,7 @@ def study(recipe: Recipe, question: Question, progress: Progress | None = None) 
         fit=None if gpu is None else fits(plans, gpu),
         measured=measured,
         epochs=epochs,
+        rest=rest_of(recipe) if question.stage is None else (),
     )
 
 

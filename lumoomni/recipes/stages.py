@@ -6,11 +6,13 @@ from lumoomni.stages import (
     build_token_space,
     instruct,
     pretrain_text,
+    pretrain_tokens,
     sweep_connector,
     tokenize,
     train_audio_encoder,
     train_codecs,
     train_image_codec,
+    train_rows,
     train_talker,
     train_vision_encoder,
 )
@@ -27,8 +29,11 @@ def stages(
     align_connector: align_connector.AlignConnectorConfig | None = None,
     sweep_connector: sweep_connector.SweepConnectorConfig | None = None,
     train_image_codec: train_image_codec.TrainImageCodecConfig | None = None,
+    train_sound_codec: train_codecs.TrainCodecsConfig | None = None,
     build_token_space: build_token_space.BuildTokenSpaceConfig | None = None,
     tokenize: tokenize.TokenizeConfig | None = None,
+    train_rows: train_rows.TrainRowsConfig | None = None,
+    pretrain_tokens: pretrain_tokens.PretrainTokensConfig | None = None,
 ) -> tuple[Stage, ...]:
     """A to E in order; with `align_connector`, pictures come through its perceiver.
 
@@ -44,8 +49,11 @@ def stages(
         "align_connector": align_connector,
         "instruct": instruct,
         "train_image_codec": train_image_codec,
+        "train_sound_codec": train_sound_codec,
         "build_token_space": build_token_space,
         "tokenize": tokenize,
+        "train_rows": train_rows,
+        "pretrain_tokens": pretrain_tokens,
         "sweep_connector": sweep_connector,
     }
     there = [name for name in MODULES if configs[name] is not None]
@@ -70,8 +78,11 @@ MODULES = {
     "align_connector": align_connector,
     "instruct": instruct,
     "train_image_codec": train_image_codec,
+    "train_sound_codec": train_codecs,
     "build_token_space": build_token_space,
     "tokenize": tokenize,
+    "train_rows": train_rows,
+    "pretrain_tokens": pretrain_tokens,
     "sweep_connector": sweep_connector,
 }
 PARENTS: dict[str, tuple[str, ...]] = {
@@ -80,8 +91,16 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "train_vision_encoder": ("pretrain_text",),
     "train_codecs": ("pretrain_text", "train_audio_encoder"),
     "train_image_codec": (),
-    "build_token_space": ("pretrain_text", "train_codecs", "train_image_codec"),
+    "train_sound_codec": ("pretrain_text", "train_audio_encoder"),
+    "build_token_space": (
+        "pretrain_text",
+        "train_codecs",
+        "train_sound_codec",
+        "train_image_codec",
+    ),
     "tokenize": ("build_token_space",),
+    "train_rows": ("pretrain_text", "instruct", "build_token_space", "tokenize"),
+    "pretrain_tokens": ("pretrain_text", "instruct", "build_token_space", "tokenize", "train_rows"),
     "train_talker": ("pretrain_text", "train_audio_encoder", "train_codecs"),
     "align_connector": ("pretrain_text", "train_vision_encoder"),
     "sweep_connector": ("pretrain_text", "train_vision_encoder"),

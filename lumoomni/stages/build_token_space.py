@@ -37,6 +37,8 @@ from lumoomni.uti.folder import TOKENIZER
 from lumoomni.uti.interface import UTI
 
 SOUNDS_KEPT = 3
+SOUND_STAGE, SOUND = "train_sound_codec", "sound_codec"
+"""A codec that keeps sound events as well as speech, where the recipe trains one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,8 @@ def _assemble(context: StageContext) -> UTI:
     config: BuildTokenSpaceConfig = context.config
     parents = context.parents
     image = load_part(holder(parents, f"{IMAGE}.json"), IMAGE) if config.pictures else None
-    speech = load_part(holder(parents, f"{SPEECH}.json"), SPEECH)
+    sounds = SOUND if SOUND_STAGE in parents else SPEECH
+    speech = load_part(holder(parents, f"{sounds}.json"), sounds)
     settings = load_settings(holder(parents, "settings.json"))
     thinker = load_part(holder(parents, "thinker.json"), "thinker")
     assert isinstance(thinker, Thinker)

@@ -3,9 +3,12 @@
 The gate: ten times better than predicting the mean, codes in use, and words that survive.
 Words are judged by the recogniser of `train_audio_encoder` on sound that went through the codec
 and the vocoder, beside the same sentences as they were spoken.
+
+With a share of sound events it is the stage `train_sound_codec`, whose codec the token space has:
+the Talker speaks through one that knows nothing but speech. Events are then judged as well.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -19,8 +22,10 @@ from lumoomni.codecs.vocoder import vocode
 from lumoomni.data.conversation import pad_mels
 from lumoomni.data.sample import Source, SpeechItem, take
 from lumoomni.data.sources import open_speech
+from lumoomni.data.world.hearing import classify
+from lumoomni.data.world.sounds import Sound, make_sound
 from lumoomni.data.world.split import rng
-from lumoomni.gates import Check, Metric, Report, bootstrap_ratio, exact
+from lumoomni.gates import Check, Metric, Report, bootstrap_ratio, exact, wilson
 from lumoomni.infer.assemble import load_part, load_settings, save_part
 from lumoomni.infer.listen import transcribe
 from lumoomni.media.mel import MelConfig, log_mel
@@ -29,12 +34,18 @@ from lumoomni.pipeline import StageContext
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.optim import OptimConfig
 
+HARDEST = "buzz"
+"""Its harmonics stand as close as the spectrum's picture can tell them apart."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainCodecsConfig:
     """`speech.n_mels`, `mel_mean` and `mel_std` are set from the shared mel and the data."""
 
     data: str = "world-narrator"
+    sounds: float = 0.0
+    """Share of training clips that are sound events of the micro-world."""
+    part: str = "speech_codec"
     speech: SpeechCodecConfig
     crop: int = 128
     """Mel frames of each training clip."""
@@ -44,6 +55,8 @@ class TrainCodecsConfig:
     min_gain: float = 10.0
     min_code_use: float = 0.5
     max_wer_loss: float = 0.03
+    min_sounds: float = 0.9
+    """Events that must be told from what is rebuilt, and nearly all from what was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,20 +76,34 @@ class CodecTask:
         source: Source[SpeechItem],
         mel: MelConfig,
         config: TrainCodecsConfig,
+        seed: int,
     ) -> None:
-        self.modules: dict[str, nn.Module] = {"speech_codec": codec}
+        self.modules: dict[str, nn.Module] = {config.part: codec}
         self._codec, self._source, self._mel, self._config = codec, source, mel, config
+        self._seed = seed
 
     def batch(self, index: int) -> MelBatch:
         size = self._config.loop.batch_size
         crops = []
         for i in range(index * size, (index + 1) * size):
-            mel = item_mel(self._source.item("train", i), self._mel)
+            mel = self._clip(i)
             spare = max(1, len(mel) - self._config.crop)
             start = int(rng(0, "crop", i).integers(spare))
             crops.append(mel[start : start + self._config.crop])
         mels, lengths = pad_mels(crops)
         return MelBatch(mels=mels, lengths=lengths)
+
+    def _clip(self, index: int) -> Tensor:
+        """Log-mel [M, n_mels] of an utterance, or of a sound."""
+        sounds = self._config.sounds
+        if sounds and rng(0, "sound or speech", index).random() < sounds:
+            return samples_mel(self._sound(index).samples, self._mel)
+        return item_mel(self._source.item("train", index), self._mel)
+
+    def _sound(self, index: int) -> Sound:
+        """A sound of the training split; of two, rather one with the event that is lost first."""
+        two = [make_sound(self._seed, "train", 2 * index + turn) for turn in (0, 1)]
+        return next((one for one in two if HARDEST in one.events), two[0])
 
     def weight(self, batch: MelBatch) -> float:
         return float(batch.lengths.sum())
@@ -93,7 +120,12 @@ class CodecTask:
 
 def item_mel(item: SpeechItem, config: MelConfig) -> Tensor:
     """Log-mel [M, n_mels] of an utterance."""
-    return log_mel(torch.from_numpy(item.samples)[None], config)[0]
+    return samples_mel(item.samples, config)
+
+
+def samples_mel(samples: np.ndarray, config: MelConfig) -> Tensor:
+    """Log-mel [M, n_mels] of float32 [T] at the mel's rate."""
+    return log_mel(torch.from_numpy(samples)[None], config)[0]
 
 
 def squared_error(rebuilt: Tensor, mels: Tensor, lengths: Tensor) -> Tensor:
@@ -103,9 +135,7 @@ def squared_error(rebuilt: Tensor, mels: Tensor, lengths: Tensor) -> Tensor:
 
 
 def run(context: StageContext) -> Report:
-    """Train, measure, save `speech_codec`."""
-    from dataclasses import replace
-
+    """Train, measure, save the codec under the name of its part."""
     config: TrainCodecsConfig = context.config
     settings = load_settings(context.parents["pretrain_text"])
     source = open_speech(config.data, context.seed)
@@ -119,9 +149,9 @@ def run(context: StageContext) -> Report:
     )
     torch.manual_seed(context.seed)
     codec = SpeechCodec(shape)
-    task = CodecTask(codec, source, settings.mel, config)
+    task = CodecTask(codec, source, settings.mel, config, context.seed)
     fit(task, config.loop, config.optim, site_of(context))
-    save_part(context.out, "speech_codec", codec)
+    save_part(context.out, config.part, codec)
     return measure(config, source, settings.mel, codec, context)
 
 
@@ -159,7 +189,21 @@ def measure(
     metrics["codec.wer_original"] = before
     metrics["codec.wer_resynthesis"] = after
     metrics["codec.wer_loss"] = exact(after.value - before.value, n=before.n)
+    if config.sounds:
+        metrics |= hear_events(codec, mel, config.eval_items, context.seed)
     return Report(metrics=metrics)
+
+
+def hear_events(codec: SpeechCodec, mel: MelConfig, count: int, seed: int) -> dict[str, Metric]:
+    """Shares of held-out sounds whose events are all told rightly, before and after coding."""
+    right = {"original": 0, "rebuilt": 0}
+    for index in range(count):
+        sound = make_sound(seed, "seen", index)
+        log_mels = samples_mel(sound.samples, mel)
+        back = codec.decode(codec.encode(log_mels[None])[0])[: len(log_mels)]
+        right["original"] += classify(sound.samples) == sound.events
+        right["rebuilt"] += classify(np.asarray(vocode(back, mel))) == sound.events
+    return {f"codec.events_{name}": wilson(hits, count) for name, hits in right.items()}
 
 
 def checks(config: TrainCodecsConfig) -> tuple[Check, ...]:
@@ -179,6 +223,21 @@ def checks(config: TrainCodecsConfig) -> tuple[Check, ...]:
             why="words must survive coding and the vocoder",
         ),
     ]
+    if config.sounds:
+        found += [
+            check(
+                metric="codec.events_original",
+                op=">=",
+                threshold=0.99,
+                why="a judge that mishears sounds cannot judge a codec",
+            ),
+            check(
+                metric="codec.events_rebuilt",
+                op=">=",
+                threshold=config.min_sounds,
+                why="what a sound is must survive coding and the vocoder",
+            ),
+        ]
     for book in range(config.speech.codebooks):
         found.append(
             check(

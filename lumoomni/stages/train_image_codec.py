@@ -9,7 +9,7 @@ of one does not train the other anew. No other stage is its parent.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -21,10 +21,11 @@ from lumoomni.artifacts import hash_file
 from lumoomni.codecs.facts import MediaCodec
 from lumoomni.codecs.image_tokens import ImageTokens
 from lumoomni.codecs.image_vq import ImageCodec, ImageCodecConfig
+from lumoomni.codecs.scalar import digits
+from lumoomni.data.world.crowds import CrowdConfig, coding_scene
 from lumoomni.data.world.marking import ATTRIBUTES, Marks, add_up, mark
 from lumoomni.data.world.reading import read_picture
-from lumoomni.data.world.scene import RGB, Scene, draw, make_scene
-from lumoomni.data.world.split import COLOURS, pick, rng
+from lumoomni.data.world.scene import Scene, draw, make_scene
 from lumoomni.gates import Check, Metric, Report, bootstrap_mean, bootstrap_ratio, exact, wilson
 from lumoomni.infer.assemble import save_part
 from lumoomni.media.image import normalise, save_png
@@ -37,6 +38,8 @@ GRID = "rebuilt.png"
 SHOWN = 10
 CONTRAST = 0.3
 """Difference of neighbours (in units of [-1, 1]) that counts as a full edge; grain stays below."""
+COMMON, MOST_WEIGHT = 0.6, 4.0
+"""The squared difference, summed over colours, of an edge that weighs one; what a faint one may."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,7 @@ class TrainImageCodecConfig:
     codec: ImageCodecConfig = field(default_factory=ImageCodecConfig)
     edge_weight: float = 4.0
     slope_weight: float = 1.0
-    two_inks: float = 0.25
-    """Share of training scenes whose things have another colour on one half."""
+    crowds: CrowdConfig = field(default_factory=CrowdConfig)
     loop: LoopConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval_items: int = 300
@@ -80,7 +82,7 @@ class ImageCodecTask:
     def batch(self, index: int) -> PictureBatch:
         size, side = self._config.loop.batch_size, self._codec.config.image_size
         scenes = (
-            training_scene(self._seed, i, self._config.two_inks)
+            coding_scene(self._seed, i, self._config.crowds)
             for i in range(index * size, (index + 1) * size)
         )
         return PictureBatch(pixels=normalise([draw(scene, side) for scene in scenes]))
@@ -102,30 +104,16 @@ class ImageCodecTask:
         return StepLoss(total, {"mse": mse, "commitment": float(commitment.detach())})
 
 
-def training_scene(seed: int, index: int, two_inks: float) -> Scene:
-    """A scene of the training split; in a share of them things are in two inks.
-
-    The codec so meets every colour on every shape without meeting a pair that is held out: a star
-    half white and half red is no white star.
-    """
-    scene, stream = make_scene(seed, "train", index), rng(seed, "two inks", index)
-    if stream.random() >= two_inks:
-        return scene
-    things = []
-    for thing in scene.things:
-        other = pick(stream, [colour for colour in COLOURS if colour != thing.colour])
-        change = np.subtract(RGB[other], RGB[thing.colour]) + stream.integers(-10, 11, size=3)
-        red, green, blue = change.tolist()
-        seam = float(stream.uniform(0, 2 * np.pi))
-        things.append(replace(thing, other_tint=(red, green, blue), seam=seam))
-    return replace(scene, things=tuple(things))
-
-
 def near_edges(pixels: Tensor) -> Tensor:
-    """[B, 3, S, S] -> [B, 1, S, S] in [0, 1]: one within two pixels of an edge of full contrast."""
-    down, across = (part.abs().amax(1, keepdim=True) for part in _slopes(pixels))
-    edge = torch.maximum(F.pad(down, (0, 0, 1, 0)), F.pad(across, (1, 0)))
-    return F.max_pool2d((edge / CONTRAST).clamp(max=1) ** 2, 5, stride=1, padding=2)
+    """[B, 3, S, S] -> [B, 1, S, S]: above 0 within two pixels of an edge, up to MOST_WEIGHT.
+
+    More where the edge is faint: it is as much of a shape, but its errors are smaller numbers.
+    """
+    down, across = (part.square().sum(1, keepdim=True) for part in _slopes(pixels))
+    steep = torch.maximum(F.pad(down, (0, 0, 1, 0)), F.pad(across, (1, 0)))
+    steep = F.max_pool2d(steep, 5, stride=1, padding=2)
+    edge = (steep / CONTRAST**2).clamp(max=1) ** 2
+    return edge * (COMMON / steep.clamp(min=CONTRAST**2)).clamp(max=MOST_WEIGHT)
 
 
 def _slopes(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,13 +173,22 @@ def measure(
     shares = np.unique(codes, return_counts=True)[1] / len(codes)
     perplexity = float(np.exp(-(shares * np.log(shares)).sum()))
     metrics: dict[str, Metric] = {
-        "image.code_use": exact(len(shares) / config.codec.codebook_size, n=len(codes)),
+        "image.code_use": exact(code_use(codes, config.codec), n=len(codes)),
         "image.code_perplexity": exact(perplexity, n=len(codes)),
     }
     for ending, items in (("", seen), (".unseen", unseen)):
         found = {**_likeness(items), **_readings(items)}
         metrics |= {f"image.{name}{ending}": metric for name, metric in found.items()}
     return Report(metrics=metrics)
+
+
+def code_use(codes: np.ndarray, config: ImageCodecConfig) -> float:
+    """The share of a learned codebook that occurs among codes [n], or of the levels of the
+    component that uses the fewest: of all combinations of levels most are never meant."""
+    if not config.levels:
+        return len(np.unique(codes)) / config.codebook_size
+    each = digits(torch.from_numpy(codes), config.levels).T
+    return min(len(one.unique()) / level for one, level in zip(each, config.levels, strict=True))
 
 
 def _likeness(items: Sequence[Rebuilt]) -> dict[str, Metric]:

@@ -29,15 +29,21 @@ class StoredSpace:
     codecs: dict[Kind, MediaCodec]
 
 
-def open_folder(folder: Path) -> StoredSpace:
-    """Raises InputError for another kind of folder, any changed file, or a failed audit."""
+def open_folder(folder: Path, *, device: str = "cpu", unproven: bool = False) -> StoredSpace:
+    """The codecs work on `device`. With `unproven`, a space that failed its audit is opened too,
+    to be audited again.
+
+    Raises InputError for another kind of folder, any changed file, or a failed audit.
+    """
     artifact = open_artifact(folder)
     if artifact.kind not in (KIND, STAGE):
         raise InputError(
             f"{folder} is a {artifact.kind}, not a token space; see `lumo tokens build`"
         )
-    if not artifact.passed:
-        raise InputError(f"{folder} did not pass its audit; look at `lumo status`, build it anew")
+    if not artifact.passed and not unproven:
+        raise InputError(
+            f"{folder} did not pass its audit; see `lumo tokens audit`, and build it anew"
+        )
     problems = check_files(artifact)
     if problems:
         first = problems[0]
@@ -45,5 +51,5 @@ def open_folder(folder: Path) -> StoredSpace:
     return StoredSpace(
         space=load_space(folder),
         text_codec=TextCodec.load(folder / TOKENIZER),
-        codecs=load_codecs(folder),
+        codecs=load_codecs(folder, device),
     )

@@ -67,12 +67,15 @@ class UTI:
         self.grammar = Grammar(space)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "UTI":
-        """Open a folder that `lumo tokens build` made.
+    def load(cls, folder: str | Path, *, device: str = "cpu", unproven: bool = False) -> "UTI":
+        """Open a folder that `lumo tokens build` made; its codecs work on `device` (cpu, cuda, mps
+        or auto). Another device rounds otherwise: near a border between two codes it may take the
+        other one, so shards are made on the CPU.
 
-        Raises InputError for anything missing, changed, or audited as not fit.
+        Raises InputError for a device that is not here, and for anything missing, changed, or,
+        without `unproven`, audited as not fit.
         """
-        stored = open_folder(Path(folder))
+        stored = open_folder(Path(folder), device=device, unproven=unproven)
         return cls(stored.space, stored.text_codec, stored.codecs)
 
     def encode(self, segment: Segment) -> TokenSpan:

@@ -16,14 +16,15 @@ from lumoomni.audits.dataset_smoke import tiny_thinker
 from lumoomni.data.manifest import read_manifest, write_manifest
 from lumoomni.data.shard_set import INDEX
 from lumoomni.errors import InputError
-from lumoomni.gates import Check, Report, judge
+from lumoomni.gates import Check, Report, exact, judge
+from lumoomni.media.audio import Audio
 from lumoomni.stages.tokenize import DatasetLimits, code_checks, row_checks
 from lumoomni.uti.interface import UTI
 from tests.shard_folder import Row, read_rows, spoil, write_shards
 from tests.toy_codecs import Blocks, Loudness, toy_set, toy_uti
 
 CONFIG = DatasetAuditConfig(context=128, sample=40, decode=10, batch=8)
-LIMITS = DatasetLimits(min_codes=100, max_near=0.0, min_psnr=15, min_ssim=0.3, max_log_mel=6)
+LIMITS = DatasetLimits(min_codes=100, max_near=0.0, min_psnr=22, min_ssim=0.9, max_log_mel=1.5)
 CHECKS = (*row_checks(LIMITS), *code_checks(LIMITS))
 
 
@@ -91,6 +92,57 @@ def test_a_codec_with_other_weights(good: Good) -> None:
     moody = toy_uti(audio=Loudness(gain=1.4))
     assert moody.space.abi == good.uti.space.abi
     assert failing(good, uti=moody) == {"retokenize_audio"}
+
+
+class Dark(Blocks):
+    """Decodes the right picture, a tenth too dark."""
+
+    def decode(self, coded: Any, /) -> np.ndarray:
+        return (super().decode(coded).astype(np.int64) - 25).clip(0, 255).astype(np.uint8)
+
+
+class Turned(Blocks):
+    """Decodes with red and blue changed about."""
+
+    def decode(self, coded: Any, /) -> np.ndarray:
+        return super().decode(coded)[..., ::-1].copy()
+
+
+class Quiet(Loudness):
+    """Decodes the right sound, at a quarter of its loudness."""
+
+    def decode(self, coded: Any, /) -> Audio:
+        made = super().decode(coded)
+        return Audio(made.samples * 0.25, made.rate)
+
+
+def test_decoding_that_is_nearer_to_its_own_and_wrong(good: Good) -> None:
+    """Codes are the stored ones, and each medium is nearest to its own: the limits alone see it."""
+    dark = toy_uti(image=Dark(), audio=Quiet())
+    assert failing(good, uti=dark) == {"psnr", "log_mel"}
+    assert {"psnr", "ssim"} <= failing(good, uti=toy_uti(image=Turned()))
+
+
+NANO: dict[str, tuple[dict[str, float], set[str]]] = {
+    "as they are": ({"psnr": 31.2, "ssim": 0.910, "log_mel": 1.36}, set()),
+    "two colours swapped": ({"psnr": 20.9, "ssim": 0.887, "log_mel": 1.36}, {"psnr"}),
+    "20 levels too dark": ({"psnr": 21.6, "ssim": 0.891, "log_mel": 1.36}, {"psnr"}),
+    "mirrored": ({"psnr": 17.6, "ssim": 0.638, "log_mel": 1.36}, {"psnr", "ssim"}),
+    "a quarter as loud": ({"psnr": 31.2, "ssim": 0.910, "log_mel": 2.95}, {"log_mel"}),
+    "noise of 0.01": ({"psnr": 31.2, "ssim": 0.910, "log_mel": 3.22}, {"log_mel"}),
+    "muffled": ({"psnr": 31.2, "ssim": 0.910, "log_mel": 2.48}, {"log_mel"}),
+}
+"""What was measured of nano's codecs, 24 media each, with faults planted in `decode`, and the gates
+that see them."""
+
+
+@pytest.mark.parametrize("fault", NANO)
+def test_the_usual_limits_tell_nanos_codecs_from_faulty_ones(fault: str) -> None:
+    measured, seen = NANO[fault]
+    names = {f"dataset.{name}": exact(value, 24) for name, value in measured.items()}
+    wanted = tuple(check for check in code_checks(DatasetLimits()) if check.metric in names)
+    assert len(wanted) == 3
+    assert failures(Report(metrics=names), wanted) == seen
 
 
 def test_a_shifted_range(good: Good, tmp_path: Path) -> None:

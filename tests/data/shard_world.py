@@ -2,10 +2,12 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lumoomni.data.manifest import Asset, Record, write_manifest
+from lumoomni.data.tokenize_run import Finished, tokenize
 from lumoomni.infer.tokens import build_tokens
 from lumoomni.media.audio import Audio, save_wav
 from tests.tiny import write_model
@@ -60,6 +62,21 @@ def write_records(folder: Path, count: int = 40) -> Path:
     path = folder / "manifest.jsonl"
     write_manifest(path, records(folder, count), source="noise")
     return path
+
+
+def write_world(root: Path) -> Path:
+    """A space, 40 records, and their shards in `whole`, made without disturbance."""
+    write_space(root)
+    write_records(root / "data")
+    run(root, root / "whole")
+    return root
+
+
+def run(world: Path, out: Path | str, **options: Any) -> Finished:
+    """Tokenize the records of a world, or of another `manifest`."""
+    manifest = options.pop("manifest", world / "data/manifest.jsonl")
+    options = {"rows_per_shard": ROWS, **options}
+    return tokenize(manifest, world / "space", out, **options)
 
 
 def hashes(folder: Path) -> dict[str, str]:

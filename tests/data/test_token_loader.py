@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 
 from lumoomni.data.packing import PackConfig
 from lumoomni.data.shard_set import ShardSet
-from lumoomni.data.token_loader import LoaderConfig, Order, Share, TokenLoader, permutation
+from lumoomni.data.token_loader import (
+    LoaderConfig,
+    Order,
+    Share,
+    TokenLoader,
+    permutation,
+)
 from lumoomni.errors import InputError
 from lumoomni.ids import IGNORE
 from lumoomni.uti.grammar import Grammar
@@ -236,3 +242,28 @@ def test_wrong_settings_are_refused() -> None:
         LoaderConfig(context=20, pack=PackConfig(capacity=10))
     with pytest.raises(InputError, match="at least 1"):
         LoaderConfig(threads=0)
+
+
+def test_some_requests_for_media_say_nothing_and_only_those() -> None:
+    drawn = [share("t2i", 40), share("i2t", 40)]
+    plain = TokenLoader(drawn, CONFIG)
+    quiet = TokenLoader(drawn, replace(CONFIG, unsaid=0.3))
+    grammar = Grammar(SPACE)
+    empty = 0
+    for number in range(200):
+        whole, made = plain.item(number), quiet.item(number)
+        if np.array_equal(whole.ids, made.ids):
+            continue
+        empty += 1
+        # The two markers of the text, what is asked for, the picture with its two markers.
+        assert len(made.ids) == 2 + 1 + 6 and grammar.check(made.ids.tolist()) == ""
+        assert plain.shares[plain._order(number)[0]].task == "t2i"
+        target = whole.labels[whole.labels != IGNORE]
+        assert np.array_equal(made.labels[made.labels != IGNORE], target)
+    assert 20 <= empty <= 40  # of 100 pictures that are asked for
+    again = TokenLoader(drawn, replace(CONFIG, unsaid=0.3))
+    assert all(np.array_equal(again.item(i).ids, quiet.item(i).ids) for i in (7, 3, 150))
+    every = TokenLoader([share("t2a", 20)], replace(CONFIG, unsaid=1.0))
+    assert all(every.item(i).ids[1] == SPACE.special("<|text_end|>") for i in range(20))
+    with pytest.raises(InputError, match="unsaid is 2"):
+        replace(CONFIG, unsaid=2.0)

@@ -17,7 +17,6 @@ from lumoomni.codecs.facts import CodecFacts, Coded
 from lumoomni.data import storage, tokenize_run, tokenizing
 from lumoomni.data.manifest import Record, read_manifest, write_manifest
 from lumoomni.data.shard_set import ShardSet
-from lumoomni.data.tokenize_run import Finished, tokenize
 from lumoomni.data.tokenizing import Job, tokenize_shard
 from lumoomni.errors import GateFailure, InputError
 from lumoomni.media.audio import load_audio
@@ -25,25 +24,9 @@ from lumoomni.media.image import save_png
 from lumoomni.runtime import atomic_write_bytes
 from lumoomni.uti.interface import UTI
 from lumoomni.uti.space import flatten, new_space
-from tests.data.shard_world import ROWS, asset, hashes, records, write_records, write_space
+from tests.data.shard_world import asset, hashes, records, run, write_records
 
 pytest.importorskip("pyarrow")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A space, 40 records, and their shards, made without disturbance."""
-    root = tmp_path_factory.mktemp("shards")
-    write_space(root)
-    write_records(root / "data")
-    run(root, root / "whole")
-    return root
-
-
-def run(world: Path, out: Path | str, **options: Any) -> Finished:
-    manifest = options.pop("manifest", world / "data/manifest.jsonl")
-    options = {"rows_per_shard": ROWS, **options}
-    return tokenize(manifest, world / "space", out, **options)
 
 
 def altered(world: Path, to: Path, change: Callable[[Path], None]) -> Path:

@@ -13,28 +13,11 @@ import pytest
 
 from lumoomni.data import tokenizing
 from lumoomni.data.shard_set import ShardSet
-from lumoomni.data.tokenize_run import Finished, tokenize
 from lumoomni.errors import InputError
 from lumoomni.runtime import Interrupted
-from tests.data.shard_world import ROWS, hashes, write_records, write_space
+from tests.data.shard_world import hashes, run
 
 pytest.importorskip("pyarrow")
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A space, 40 records, and their shards, made without disturbance."""
-    root = tmp_path_factory.mktemp("shards")
-    write_space(root)
-    write_records(root / "data")
-    run(root, root / "whole")
-    return root
-
-
-def run(world: Path, out: Path | str, **options: Any) -> Finished:
-    manifest = options.pop("manifest", world / "data/manifest.jsonl")
-    options = {"rows_per_shard": ROWS, **options}
-    return tokenize(manifest, world / "space", out, **options)
 
 
 def forked(work: Callable[[], Any]) -> int:

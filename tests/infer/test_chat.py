@@ -8,6 +8,8 @@ import pytest
 import lumoomni
 from lumoomni.errors import InputError
 from lumoomni.infer.chat import Choice, Lumo, Reply, SoundChunk, TextDelta
+from lumoomni.infer.reply import AudioPart, ImagePart, TextPart
+from lumoomni.media.audio import Audio
 from tests.tiny import write_model
 
 PICTURE = np.full((40, 50, 3), 200, np.uint8)
@@ -50,6 +52,28 @@ def test_streamed_text_is_the_reply_and_speech_comes_with_it(lumo: Lumo) -> None
     assert deltas.strip() == reply.text
     chunks = [e.samples for e in events if isinstance(e, SoundChunk)]
     assert np.array_equal(np.concatenate(chunks), reply.audio.samples)
+
+
+def test_a_reply_is_its_parts_in_order(lumo: Lumo) -> None:
+    said = lumo.chat("what?", choice=SHORT)
+    assert said.parts == (TextPart(text=said.text),) and said.audio is None and said.images == ()
+    spoken = lumo.chat("what?", speak=True, choice=SHORT)
+    assert [type(part) for part in spoken.parts] == [TextPart, AudioPart]
+    sound = spoken.parts[1]
+    assert isinstance(sound, AudioPart) and sound.audio is spoken.audio
+    assert sound.audio.rate == 16000 and spoken.text == said.text
+
+
+def test_a_reply_shows_what_its_parts_hold() -> None:
+    picture, sound = np.zeros((4, 5, 3), np.uint8), Audio(np.zeros(3, np.float32), 16000)
+    parts = (TextPart(text="look:"), ImagePart(pixels=picture), TextPart(text="a circle"))
+    reply = Reply(parts=(*parts, AudioPart(audio=sound)))
+    assert reply.text == "look:\na circle" and reply.audio is sound
+    assert len(reply.images) == 1 and reply.images[0] is picture
+    with pytest.raises(ValueError, match=r"a part of text, .* but got ImagePart"):
+        Reply(parts=parts[1:2])
+    with pytest.raises(ValueError, match="but got nothing"):
+        Reply(parts=())
 
 
 def test_history_is_heard(lumo: Lumo) -> None:

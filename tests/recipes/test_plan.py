@@ -1,21 +1,35 @@
 """Plans: what fake tensors count is what real ones keep, and wrong questions are refused."""
 
 import json
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from lumoomni.cli import app
+from lumoomni.codecs.image_vq import ImageCodec
+from lumoomni.codecs.speech_rvq import SpeechCodec
 from lumoomni.errors import InputError
 from lumoomni.model.thinker import Thinker, ThinkerConfig
+from lumoomni.pipeline import Recipe
 from lumoomni.recipes import resolve
 from lumoomni.recipes.gpus import GPUS, find_gpu, gpu_called
 from lumoomni.recipes.loads import loads_of
 from lumoomni.recipes.part_loads import shapes_of
-from lumoomni.recipes.plan import StagePlan, _forward, advice, fits, named_parameters, plan
+from lumoomni.recipes.plan import (
+    StagePlan,
+    _forward,
+    advice,
+    fits,
+    named_parameters,
+    plan,
+    trained_stages,
+)
 from lumoomni.recipes.plan_measure import NoiseTask
 from lumoomni.recipes.plan_report import shown
+from lumoomni.recipes.plan_rest import rest_of
+from lumoomni.train.loop import LoopConfig
 from lumoomni.train.optim import Optimizers
 from tests.recipes.tiny import tiny
 
@@ -145,6 +159,39 @@ def test_optimizer_bytes_are_those_that_it_keeps() -> None:
         assert one.optimizer == kept, one.stage
 
 
+def test_every_stage_is_listed_with_what_can_be_told() -> None:
+    for name in ("nano", "qwen3-0.6b"):
+        recipe = resolve(name)
+        listed = {*trained_stages(recipe), *(one.stage for one in rest_of(recipe))}
+        assert listed == set(recipe.names())
+    recipe = resolve("nano").override(["tokenize.manifest.world.count=3"])
+    found = {one.stage: one for one in rest_of(recipe.override(["tokenize.manifest.world.held=2"]))}
+    # As many as the stage makes of such a world: 9 to train on and 10 held out, both ways.
+    assert "19 pictures and sounds for 38 rows" in found["tokenize"].does
+    codec = ImageCodec(recipe.stage("train_image_codec").config.codec)
+    speech = SpeechCodec(recipe.stage("train_codecs").config.speech)
+    count = sum(p.numel() for part in (codec, speech) for p in part.parameters())
+    assert found["build_token_space"].frozen == found["tokenize"].frozen == count
+    assert found["sweep_connector"].updates == 6 * 150
+    made = plan(recipe, only="train_image_codec")[0]
+    assert made.trained == sum(p.numel() for p in codec.parameters()) and made.flops > 1e9
+    bare = recipe.override(["build_token_space.pictures=false"])
+    assert next(r for r in rest_of(bare) if r.stage == "tokenize").frozen < count
+
+
+def test_a_stage_that_nobody_counts_says_its_updates_and_no_more() -> None:
+    @dataclass(frozen=True)
+    class Strange:
+        loop: LoopConfig
+
+    stage = resolve("nano").stages[0]
+    odd = replace(stage, name="odd", config=Strange(LoopConfig(steps=77, batch_size=1)))
+    plain = replace(stage, name="plain", config=SHAPE)
+    found = rest_of(Recipe(name="x", stages=(stage, odd, plain)))
+    assert [(one.stage, one.updates) for one in found] == [("odd", 77), ("plain", None)]
+    assert "77 updates" in found[0].does and "is not counted" in found[1].does
+
+
 def test_unknown_names_are_refused_with_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 4090"):
         fits([], "4091")
@@ -167,4 +214,5 @@ def test_the_command_prints_json() -> None:
     )
     assert shown_.exit_code == 0, shown_.output
     found = json.loads(shown_.output)
+    assert {"build_token_space", "tokenize"} <= {one["stage"] for one in found["rest"]}
     assert found["gpu"]["fits"] and "align_connector" in {s["stage"] for s in found["stages"]}

@@ -86,7 +86,7 @@ def compared(recipe: Recipe) -> list[str]:
 
 
 def test_every_stage_of_nano_is_measured() -> None:
-    assert len(compared(tiny())) == 7
+    assert len(compared(tiny())) == 9
 
 
 def test_adopted_parts_are_measured_without_their_weights(adopted: Recipe) -> None:

@@ -27,6 +27,9 @@ TINY = [
 ]
 
 
+CODECS = [f"{name}.loop.batch_size=2" for name in ("train_image_codec", "train_sound_codec")]
+
+
 def tiny(*more: str) -> Recipe:
     """All stages of `nano`, two samples at a time."""
-    return resolve("nano").override([*TINY, *more])
+    return resolve("nano").override([*TINY, *CODECS, *more])

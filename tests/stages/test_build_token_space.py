@@ -86,6 +86,7 @@ def test_the_artifact_is_a_space_and_no_part_of_a_model(built: tuple[Path, Artif
     assert len(uti.decode(uti.encode(sound)).samples) == len(sound.samples)  # type: ignore[union-attr]
     assert uti.space.named("TEXT").size == modules(TEXT)["thinker"].config.vocab_size
     names = set(artifact.manifest["files"])
+    assert artifact.manifest["abi"] == uti.space.abi
     assert {"report.json", "recon.wav", "token_space.json", "token_space.sha256"} <= names
     assert find_artifact(out).kind == "train_codecs"
 

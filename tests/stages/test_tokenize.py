@@ -10,6 +10,7 @@ import torch
 from lumoomni.artifacts import open_artifact
 from lumoomni.audits.dataset import DatasetAuditConfig
 from lumoomni.codecs.image_vq import ImageCodec, ImageCodecConfig
+from lumoomni.config import config_hash
 from lumoomni.data.manifest import read_manifest
 from lumoomni.data.manifest_builders import ManifestConfig
 from lumoomni.data.manifest_world import WorldConfig
@@ -31,7 +32,15 @@ CONFIG = TokenizeConfig(
     rows_per_shard=10,
     audit=DatasetAuditConfig(context=512, sample=6, decode=2, batch=8),
     # Untrained codecs say little: how near they come is not what is tested here.
-    limits=DatasetLimits(min_codes=50, min_right=0.0, max_near=1.0, max_repeated=1.0),
+    limits=DatasetLimits(
+        min_codes=50,
+        min_right=0.0,
+        max_near=1.0,
+        max_repeated=1.0,
+        min_psnr=3.0,
+        min_ssim=-0.5,
+        max_log_mel=20.0,
+    ),
 )
 
 
@@ -119,6 +128,14 @@ def test_a_second_build_keeps_it_and_other_settings_do_not(built: Path) -> None:
     made(built, seed=1)
     assert events()[-1] == ("tokenize", "passed")
     assert open_artifact(built / "tokenize").hash != identity
+
+
+def test_the_number_of_workers_names_nothing(built: Path) -> None:
+    many, other = replace(CONFIG, workers=4), replace(CONFIG, rows_per_shard=9)
+    assert config_hash(many) == config_hash(CONFIG) != config_hash(other)
+    found = open_artifact(built / "tokenize").manifest
+    assert found["config_hash"] == config_hash(many) and "workers" not in found["config"]
+    assert found["abi"] == ShardSet.open(built / "tokenize" / "shards").abi
 
 
 def test_what_falls_short_stops_the_build(built: Path) -> None:

@@ -13,7 +13,6 @@ from lumoomni.codecs.facts import Coded
 from lumoomni.codecs.image_tokens import ImageTokens
 from lumoomni.codecs.image_vq import ImageCodec, ImageCodecConfig
 from lumoomni.data.world.scene import draw
-from lumoomni.data.world.split import HELD_OUT_PAIRS
 from lumoomni.gates import Report, Verdict, judge
 from lumoomni.infer.assemble import gather, load_part
 from lumoomni.media.image import load_image, normalise
@@ -23,13 +22,13 @@ from lumoomni.runtime import Progress
 from lumoomni.stages.train_image_codec import (
     TrainImageCodecConfig,
     checks,
+    code_use,
     grid,
     held_out,
     measure,
     near_edges,
     rebuild,
     run,
-    training_scene,
 )
 from lumoomni.train.loop import LoopConfig
 from lumoomni.train.optim import OptimConfig
@@ -140,23 +139,25 @@ def test_a_judge_that_misreads_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "image.read_original is" in text and "cannot judge a codec" in text
 
 
-def test_training_scenes_hold_no_held_out_pair() -> None:
-    """Not even half of one: where a half has another ink, the thing has two."""
-    halves = 0
-    for index in range(300):
-        scene = training_scene(0, index, 0.25)
-        halves += scene.things[0].other_tint is not None
-        assert all(thing.pair not in HELD_OUT_PAIRS for thing in scene.things)
-    assert 45 < halves < 105
-    assert all(training_scene(0, i, 0.0).things[0].other_tint is None for i in range(50))
+def test_use_of_levels_is_that_of_the_laziest_component() -> None:
+    config = ImageCodecConfig(code_width=2, levels=(4, 5), codebook_size=20)
+    assert code_use(np.arange(20), config) == 1
+    assert code_use(np.array([0, 5, 10, 15]), config) == 0.2
+    assert code_use(np.array([0, 1, 2, 3, 4]), config) == 0.25
+    assert code_use(np.array([0, 0, 7]), ImageCodecConfig(codebook_size=8)) == 0.25
 
 
-def test_edges_are_found_and_grain_is_not() -> None:
-    picture = np.full((64, 64, 3), 150, np.uint8)
-    picture[:, 32:] = (214, 34, 40)
-    found = near_edges(normalise([picture]))[0, 0]
-    assert found.shape == (64, 64) and float(found[:, 30:35].min()) == 1.0
-    assert float(found[:, :29].max()) == 0 and float(found[:, 36:].max()) == 0
+def test_faint_edges_weigh_more_and_grain_does_not() -> None:
+    def weights(ground: int, ink: tuple[int, int, int]) -> torch.Tensor:
+        picture = np.full((64, 64, 3), ground, np.uint8)
+        picture[:, 32:] = ink
+        return near_edges(normalise([picture]))[0, 0]
+
+    vivid, faint = weights(150, (214, 34, 40)), weights(186, (250, 250, 250))
+    for found in (vivid, faint):
+        assert found.shape == (64, 64) and float(found[:, 30:35].min()) > 0
+        assert float(found[:, :29].max()) == 0 and float(found[:, 36:].max()) == 0
+    assert float(faint[:, 30:35].min()) > 2 * float(vivid.max())
     grain = np.random.default_rng(0).integers(146, 155, (64, 64, 3)).astype(np.uint8)
     assert float(near_edges(normalise([grain])).max()) < 0.1
 

@@ -32,6 +32,8 @@ RADII = {"small": (0.095, 0.115), "large": (0.18, 0.21)}
 TWIN_KINDS = ("colour", "shape", "size", "relation")
 MOST_THINGS = 3
 OUTLINES = ("bar", "ring", "cross", "half")
+POINTED = {"four points": 4, "six points": 6}
+"""Outlines without a name that are nearly stars."""
 
 RGB = {
     "red": (214, 34, 40),
@@ -358,12 +360,21 @@ def _distance(thing: Thing, dx: np.ndarray, dy: np.ndarray, radius: float) -> np
         # A full circle would look larger than any polygon of the same radius.
         return span - np.float32(0.9 * radius)
     corners = {"triangle": 3, "square": 4, "star": 5}[thing.shape]
+    return _polygon(thing, dx, dy, radius, corners)
+
+
+def _polygon(
+    thing: Thing, dx: np.ndarray, dy: np.ndarray, radius: float, corners: int
+) -> np.ndarray:
+    """Pixels outside (+) or inside (-) a polygon or a star, float32[h, w]."""
+    span = np.sqrt(dx * dx + dy * dy)
+    pointed = thing.outline in POINTED or thing.shape == "star"
     # A corner points up, except that a square stands on its side.
-    start = np.pi / 4 if thing.shape == "square" else 0.0
+    start = np.pi / 4 if thing.outline is None and thing.shape == "square" else 0.0
     half = np.pi / corners
     turn = np.arctan2(dx, -dy) - np.float32(thing.angle + start)
     folded = np.abs(np.mod(turn + np.float32(half), np.float32(2 * half)) - np.float32(half))
-    inner = 0.45 * radius if thing.shape == "star" else radius * np.cos(half)
+    inner = 0.45 * radius if pointed else radius * np.cos(half)
     # The edge runs from the corner (radius, 0) to the fold (inner, half).
     ex, ey = inner * np.cos(half) - radius, inner * np.sin(half)
     length = float(np.hypot(ex, ey))
@@ -374,6 +385,8 @@ def _distance(thing: Thing, dx: np.ndarray, dy: np.ndarray, radius: float) -> np
 
 def _bent(thing: Thing, dx: np.ndarray, dy: np.ndarray, radius: float) -> np.ndarray:
     """Pixels outside (+) or inside (-) an outline without a name, float32[h, w]."""
+    if thing.outline in POINTED:
+        return _polygon(thing, dx, dy, radius, POINTED[thing.outline])
     if thing.outline == "ring":
         return np.abs(np.sqrt(dx * dx + dy * dy) - np.float32(0.7 * radius)) - 0.2 * radius
     u = np.abs(dx * np.float32(np.cos(thing.angle)) + dy * np.float32(np.sin(thing.angle)))

@@ -1,0 +1,195 @@
+"""A model that draws, makes sounds and reads them: requests in words or media, answers as media.
+
+Knows: a Thinker with new rows, the token interface, and which artifact of a build holds both.
+Does not know: what is right, or files of pictures. Costs: one step of the Thinker an id; nano draws
+a picture of 64 ids in well under a second, many at once hardly slower.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from lumoomni.artifacts import MANIFEST, Artifact, open_artifact
+from lumoomni.errors import InputError
+from lumoomni.infer.assemble import gather, lineage
+from lumoomni.infer.compose import ComposeConfig, Composed, compose
+from lumoomni.infer.sampling import SamplingConfig
+from lumoomni.inspection import stage_names
+from lumoomni.model.rows import Rows, RowThinker, refuse_misfit
+from lumoomni.model.thinker import Thinker
+from lumoomni.uti.folder import KIND, STAGE
+from lumoomni.uti.grammar import END, REQUEST, START
+from lumoomni.uti.interface import UTI, Segment, TokenSpan
+
+ROWS = "rows.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawConfig:
+    """How ids are chosen: `guidance` 1 is none, `top_k` 0 is all, `temperature` 0 is greedy.
+
+    Where a thing begins is one id among many likely ones: a low temperature draws empty grounds.
+    `most` bounds the ids of a sound or a text; `batch` is how many are made at once. `watch`
+    measures the constraint pressure (`infer/compose.py`).
+    """
+
+    temperature: float = 1.0
+    guidance: float = 1.0
+    top_k: int = 0
+    seed: int = 0
+    most: int = 256
+    batch: int = 64
+    watch: bool = False
+
+    def __post_init__(self) -> None:
+        SamplingConfig(temperature=self.temperature, top_k=self.top_k)
+        if self.batch < 1:
+            raise ValueError(f"batch is {self.batch}, use at least 1")
+
+    def compose(self, offset: int) -> ComposeConfig:
+        """The same for the requests from number `offset` on, whose chance is their own."""
+        return ComposeConfig(
+            sampling=SamplingConfig(temperature=self.temperature, top_k=self.top_k),
+            guidance=self.guidance,
+            most=self.most,
+            seed=self.seed + 1_000_003 * offset,
+            watch=self.watch,
+        )
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was asked and made: text, a picture uint8 [S, S, 3] or sound; its ids without markers.
+
+    `pressure` is the mean probability of ids that may not follow, None if it was not watched.
+    """
+
+    asked: Segment
+    made: Segment
+    ids: np.ndarray
+    pressure: float | None
+
+
+@dataclass(frozen=True)
+class Artist:
+    """Makes media of requests. The model is in evaluation mode."""
+
+    model: RowThinker
+    uti: UTI
+    unproven: tuple[str, ...] = field(default=())
+    """One sentence for each stage that is used although it did not pass its gate."""
+
+    @classmethod
+    def open(cls, path: Path, *, unproven: bool = False) -> "Artist":
+        """The model of a build, or of an artifact with rows.
+
+        Raises InputError when there are no rows, or when they, the Thinker and the token space do
+        not belong together.
+        """
+        artifact = find_rows(path, unproven=unproven)
+        parts = gather(artifact.path, unproven=unproven)
+        thinker, rows = parts.need("thinker"), parts.need("rows")
+        assert isinstance(thinker, Thinker) and isinstance(rows, Rows)
+        line = lineage(artifact, unproven=unproven)
+        space = next((one for one in line if one.kind in (STAGE, KIND)), None)
+        if space is None:
+            raise InputError(f"{artifact.path} has rows, but no token space among its ancestors")
+        uti = UTI.load(space.path)
+        try:
+            refuse_misfit(thinker, rows.config)
+        except ValueError as error:
+            raise InputError(f"{artifact.path}: {error}; build train_rows again") from error
+        if rows.config.count != len(uti.space.new_rows):
+            raise InputError(
+                f"{artifact.path} has {rows.config.count} rows, but {space.path} has "
+                f"{len(uti.space.new_rows)} new ids; build train_rows again"
+            )
+        return cls(RowThinker(thinker, rows).eval(), uti, parts.unproven)
+
+    def draw(self, prompts: Sequence[str], n: int, config: DrawConfig) -> list[Made]:
+        """`n` pictures of each prompt, those of one prompt after the other."""
+        return self.make("image", [prompt for prompt in prompts for _ in range(n)], config)
+
+    def sound(self, prompts: Sequence[str], n: int, config: DrawConfig) -> list[Made]:
+        """`n` sounds of each prompt."""
+        return self.make("audio", [prompt for prompt in prompts for _ in range(n)], config)
+
+    def read(self, media: Sequence[Segment], config: DrawConfig) -> list[Made]:
+        """The text of each picture, or of each sound."""
+        return self.make("text", media, config)
+
+    def make(self, kind: str, asked: Sequence[Segment], config: DrawConfig) -> list[Made]:
+        """One answer of a kind (text, image or audio) to each request; "" asks for anything.
+
+        Raises InputError for a kind that the space has no codec for, and for requests that are too
+        long.
+        """
+        requests = [self.request(kind, span) for span in self._spans(asked)]
+        empty = self.request(kind, None) if config.guidance != 1 else None
+        found: list[Made] = []
+        for first in range(0, len(requests), config.batch):
+            part = requests[first : first + config.batch]
+            how = config.compose(first)
+            made = compose(self.model, self.uti.grammar, part, how, empty=empty)
+            wanted = asked[first : first + config.batch]
+            found += [self._made(kind, *pair) for pair in zip(wanted, made, strict=True)]
+        return found
+
+    def request(self, kind: str, span: TokenSpan | None) -> list[int]:
+        """Ids that show a span, or say nothing, and ask for a kind."""
+        shown = TokenSpan("text", np.zeros(0, np.int64)) if span is None else span
+        special = self.uti.space.special
+        if kind != "text":
+            self.uti.space.codec("audio" if kind == "audio" else "image")  # names what is missing
+        markers = special(START[shown.kind]), special(END[shown.kind])
+        return [markers[0], *shown.ids.tolist(), markers[1], special(REQUEST[kind])]
+
+    def _spans(self, asked: Sequence[Segment]) -> list[TokenSpan]:
+        """Equal texts are encoded once."""
+        texts = {one: self.uti.encode(one) for one in {a for a in asked if isinstance(a, str)}}
+        media = iter(self.uti.encode_batch([one for one in asked if not isinstance(one, str)]))
+        return [texts[one] if isinstance(one, str) else next(media) for one in asked]
+
+    def _made(self, kind: str, asked: Segment, composed: Composed) -> Made:
+        ids = np.asarray(composed.ids[1:-1], dtype=np.int64)
+        return Made(asked, self.uti.decode(TokenSpan(kind, ids)), ids, composed.pressure)
+
+
+def shifted(config: DrawConfig, by: int) -> DrawConfig:
+    """The same with another seed."""
+    return replace(config, seed=config.seed + by)
+
+
+def find_rows(path: Path, *, unproven: bool = False) -> Artifact:
+    """The artifact at `path`, or the latest one of a build, that holds rows.
+
+    Raises InputError when there is none, naming one that did not pass its gate.
+    """
+    path = Path(path)
+    if not (path / "recipe.json").is_file():
+        found = open_artifact(path)
+        if ROWS not in found.manifest["files"]:
+            raise InputError(
+                f"{path} ({found.kind}) holds no rows for pictures and sounds; give a build "
+                "directory, or the artifact of pretrain_tokens"
+            )
+        return found
+    failed = ""
+    for name in reversed(stage_names(path)):
+        if not (path / name / MANIFEST).is_file():
+            continue
+        found = open_artifact(path / name)
+        if ROWS in found.manifest["files"]:
+            if found.passed or unproven:
+                return found
+            failed = failed or name
+    if failed:
+        raise InputError(
+            f"{path / failed} did not pass its gate and is not used; look at `lumo status`, or use "
+            "--unproven to try it all the same"
+        )
+    raise InputError(
+        f"{path} cannot draw yet; build it with `lumo build RECIPE --until pretrain_tokens`"
+    )

@@ -1,0 +1,208 @@
+"""The stages that learn tokens, tiny: what they leave, that they resume, and their gates."""
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lumoomni.artifacts import open_artifact
+from lumoomni.data.shard_set import ShardSet
+from lumoomni.errors import InputError
+from lumoomni.gates import Report, exact, judge, wilson
+from lumoomni.infer.assemble import base_hash, find_artifact, gather, load_part
+from lumoomni.infer.draw import Artist, DrawConfig, find_rows
+from lumoomni.infer.row_package import load_rows
+from lumoomni.model.lora import LoraSettings
+from lumoomni.pipeline import build
+from lumoomni.recipes import RECIPES
+from lumoomni.runtime import Interrupted, Progress
+from lumoomni.stages import pretrain_tokens, train_rows
+from lumoomni.train.tokens import TokenTask
+from tests.stages.token_build import ROWS, TOKENS, recipe
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tokens") / "build"
+    build(recipe(), out, progress=Progress(silent=True), device="cpu")
+    return out
+
+
+def test_rows_alone_are_trained_and_named_by_their_base(built: Path) -> None:
+    artifact, base = open_artifact(built / "train_rows"), open_artifact(built / "instruct")
+    metrics = artifact.report.metrics
+    assert metrics["base.changed"].value == 0 and metrics["text.same_bits"].value == 1
+    space = open_artifact(built / "build_token_space")
+    package = load_rows(artifact.path / "package", base=base_hash(base))
+    rows = load_part(artifact, "rows")
+    assert torch.equal(package.rows.row_table, rows.row_table)  # type: ignore[arg-type]
+    assert package.facts.abi == json.loads(space.file("token_space.json").read_text())["abi"]
+    assert artifact.manifest["abi"] == package.facts.abi
+    # A chat goes on with the rows' line; it must not take the Thinker that only speaks tokens.
+    assert find_artifact(built).kind == "train_rows"
+    assert gather(built).sources["thinker"] == "instruct"
+    # The token space holds copies of codecs, which need not be those that the Talker speaks with.
+    assert "speech_codec" not in gather(built).sources
+
+
+def test_tokens_are_learned_by_a_thinker_of_its_own_which_draws(built: Path) -> None:
+    artifact, before = open_artifact(built / "pretrain_tokens"), open_artifact(built / "instruct")
+    old, new = (load_file(one.file("thinker.safetensors")) for one in (before, artifact))
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert "token_table.weight" not in moved and len(moved) > 5
+    assert load_rows(artifact.path / "package", base=base_hash(artifact)).facts.row_start == 320
+    assert (artifact.path / "drawn_seen.png").is_file()
+    examples = [json.loads(x) for x in artifact.file("examples.jsonl").read_text().splitlines()]
+    assert {one["split"] for one in examples} == {"seen", "unseen"}
+    metrics = artifact.report.metrics
+    assert metrics["made.decodable"].value == 1
+    assert 0 < metrics["made.pressure"].value <= 1
+    wanted = {"draw.whole.seen", "sound.codec_whole.unseen", "read.i2t.seen.attributes"}
+    assert wanted <= metrics.keys()
+    assert find_rows(built).kind == "pretrain_tokens"
+    artist = Artist.open(built)
+    how = DrawConfig(temperature=1.0, guidance=2.0, seed=3)
+    drawn = artist.draw(["a red circle", ""], 2, how)
+    assert [one.made.shape for one in drawn] == [(32, 32, 3)] * 4  # type: ignore[union-attr]
+    again = artist.draw(["a red circle", ""], 2, how)
+    assert all((a.ids == b.ids).all() for a, b in zip(drawn, again, strict=True))
+    assert (drawn[0].ids != drawn[1].ids).any()
+
+
+def test_fresh_tokens_are_none_that_the_manifest_has(built: Path) -> None:
+    (folder,) = (built / ".cache").glob("fresh-*")
+    fresh = ShardSet.open(folder)
+    ids = [fresh.sample("train", i).id for i in range(fresh.len("train"))]
+    assert len(ids) == 16 and ids[0] == "fresh:scenes:0000012"
+    assert len({tuple(fresh.sample("train", i).text) for i in range(10)}) > 5
+    shards = ShardSet.open(built / "tokenize" / "shards")
+    assert fresh.abi == shards.abi
+    assert len(fresh.shards("train")) == 3
+
+
+@pytest.mark.parametrize("name", ["train_rows", "pretrain_tokens"])
+def test_killed_and_continued_is_the_same_to_the_bit(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    stop, real, seen = threading.Event(), TokenTask.loss, []
+
+    def watched(self: TokenTask, batch: object) -> object:
+        seen.append(name)
+        if len(seen) == ROWS.loop.steps * (name == "pretrain_tokens") + 2:
+            stop.set()
+        return real(self, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TokenTask, "loss", watched)
+    out = tmp_path / "build"
+    with pytest.raises(Interrupted, match="after step 2"):
+        build(recipe(), out, progress=Progress(silent=True), stop=stop, device="cpu")
+    build(recipe(), out, progress=Progress(silent=True), device="cpu")
+    # Two updates were made before the kill, and none of them twice.
+    assert len(seen) == ROWS.loop.steps + TOKENS.loop.steps
+    for part in ("rows", "thinker") if name == "pretrain_tokens" else ("rows",):
+        one, two = (load_file(x / name / f"{part}.safetensors") for x in (built, out))
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_adapters_are_merged_and_leave_the_rest(built: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    lora = replace(TOKENS, lora=LoraSettings(rank=2, alpha=4.0))
+    out = tmp_path / "build"
+    build(recipe(tokens=lora), out, progress=Progress(silent=True), device="cpu")
+    paths = (built / "instruct", out / "pretrain_tokens")
+    old, new = (load_file(one / "thinker.safetensors") for one in paths)
+    assert old.keys() == new.keys()
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert moved and all(name.startswith("blocks.") for name in moved)
+
+
+def test_rows_that_decay_are_refused() -> None:
+    with pytest.raises(ValueError, match="set it to 0"):
+        replace(ROWS, optim=replace(ROWS.optim, weight_decay=0.1))
+    with pytest.raises(InputError, match="at least 20"):
+        replace(ROWS, eval_items=10)
+    with pytest.raises(InputError, match="start_until"):
+        replace(TOKENS, start_until=0.0)
+
+
+def test_a_model_without_rows_says_how_to_make_them(built: Path) -> None:
+    with pytest.raises(InputError, match="holds no rows"):
+        find_rows(built / "instruct")
+
+
+def test_nano_learns_tokens_after_tokenizing_and_before_the_sweep() -> None:
+    names = RECIPES["nano"]().names()
+    order = ["tokenize", "train_rows", "pretrain_tokens", "sweep_connector"]
+    assert [name for name in names if name in order] == order
+
+
+GOOD = {
+    "base.changed": exact(0.0),
+    "text.same_bits": wilson(5000, 5000),
+    "text.rows_share": wilson(1, 500),
+    "text.loss_ratio": exact(1.0, n=100),
+    "made.decodable": wilson(100, 100),
+    "made.pressure": replace(wilson(0, 100), value=0.001),
+    "draw.diversity": replace(wilson(40, 48), low=0.5),
+    "draw.copies": wilson(0, 100),
+    **{f"draw.codec_whole.{split}": wilson(95, 100) for split in ("seen", "unseen")},
+    **{f"draw.whole.{split}": wilson(92, 100) for split in ("seen", "unseen")},
+    "sound.codec_whole.seen": wilson(60, 100),
+    "sound.whole.seen": wilson(58, 100),
+    **{
+        f"{name}.over_{other}.{split}": replace(wilson(50, 100), low=0.3)
+        for name in ("draw", "sound")
+        for other in ("swapped", "empty")
+        for split in ("seen", "unseen")
+    },
+    **{f"tokens.{task}.loss": exact(1.0, n=100) for task in ("t2i", "t2a", "i2t", "a2t")},
+    **{f"tokens.{task}.unigram": exact(3.0, n=100) for task in ("t2i", "t2a", "i2t", "a2t")},
+    **{f"tokens.{task}.wins_over_swapped": wilson(95, 100) for task in ("i2t", "a2t")},
+    **{
+        f"tokens.{task}.swapped_over_correct": replace(wilson(50, 100), low=0.3)
+        for task in ("i2t", "a2t")
+    },
+    **{
+        f"tokens.{task}.change": replace(wilson(1, 100), value=-0.4, high=-0.2)
+        for task in ("i2t", "a2t")
+    },
+    **{f"read.{task}.seen.attributes": wilson(97, 100) for task in ("i2t", "a2t")},
+}
+
+
+@pytest.mark.parametrize(
+    ("fault", "value"),
+    [
+        ("base.changed", exact(1.0)),
+        ("text.same_bits", wilson(4999, 5000)),
+        ("text.rows_share", wilson(100, 500)),
+        ("text.loss_ratio", exact(1.02, n=100)),
+        ("tokens.i2t.loss", exact(3.0, n=100)),
+        ("tokens.a2t.swapped_over_correct", replace(wilson(50, 100), low=-0.01)),
+        ("tokens.i2t.wins_over_swapped", wilson(50, 100)),
+        ("tokens.i2t.change", replace(wilson(1, 100), value=-0.1, high=0.1)),
+        ("made.decodable", wilson(99, 100)),
+        ("made.pressure", replace(wilson(0, 100), value=0.5)),
+        ("draw.whole.seen", wilson(84, 100)),
+        ("draw.whole.unseen", wilson(74, 100)),
+        ("draw.over_swapped.unseen", replace(wilson(0, 100), low=-0.1)),
+        ("draw.over_empty.seen", replace(wilson(0, 100), low=-0.1)),
+        ("draw.diversity", replace(wilson(0, 48), low=0.0)),
+        ("draw.copies", wilson(20, 100)),
+        ("sound.whole.seen", wilson(50, 100)),
+        ("sound.codec_whole.seen", wilson(9, 100)),
+        ("read.i2t.seen.attributes", wilson(80, 100)),
+    ],
+)
+def test_each_fault_fails_a_gate_alone(fault: str, value: object) -> None:
+    wanted = {*train_rows.checks(ROWS), *pretrain_tokens.checks(TOKENS)}
+    assert judge(Report(metrics=GOOD), wanted).passed
+    verdict = judge(Report(metrics={**GOOD, fault: value}), wanted)  # type: ignore[dict-item]
+    failed = {one.check.metric for one in verdict.results if not one.passed}
+    assert failed == {fault}
