@@ -37,6 +37,7 @@ from lumoomni.stages.train_image_codec import TrainImageCodecConfig
 from lumoomni.stages.train_rows import TrainRowsConfig
 from lumoomni.stages.train_talker import TrainTalkerConfig
 from lumoomni.stages.train_vision_encoder import TrainVisionEncoderConfig
+from lumoomni.stages.unify import UnifyConfig
 from lumoomni.train.contrast import CaptionHeadsConfig
 from lumoomni.train.loop import LoopConfig
 from lumoomni.train.optim import OptimConfig
@@ -67,6 +68,7 @@ def nano() -> Recipe:
             tokenize=_tokenize(),
             train_rows=_train_rows(),
             pretrain_tokens=_pretrain_tokens(),
+            unify=_unify(),
             sweep_connector=_sweep_connector(),
         ),
     )
@@ -200,9 +202,9 @@ def _tokenize() -> TokenizeConfig:
 
 def _train_rows() -> TrainRowsConfig:
     return TrainRowsConfig(
-        mix=TokenMix(i2t=3, a2t=1, t2i=1, t2a=1, text=1),
+        mix=TokenMix(i2t=3, a2t=3, t2i=1, t2a=1, text=1),
         fresh=FRESH,
-        loop=LoopConfig(steps=600, batch_size=32),
+        loop=LoopConfig(steps=1000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1e-2, weight_decay=0.0, warmup=20),
     )
 
@@ -214,6 +216,16 @@ def _pretrain_tokens() -> PretrainTokensConfig:
         loop=LoopConfig(steps=6000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
         making=MakingConfig(draw=DrawConfig(temperature=1.0, watch=True)),
+    )
+
+
+def _unify() -> UnifyConfig:
+    tokens = _pretrain_tokens()
+    return UnifyConfig(
+        omni=_instruct(),
+        tokens=replace(tokens, max_read_change=0.02),
+        loop=LoopConfig(steps=1500, batch_size=16, accumulate=2),
+        optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
     )
 
 

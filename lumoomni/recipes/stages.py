@@ -15,6 +15,7 @@ from lumoomni.stages import (
     train_rows,
     train_talker,
     train_vision_encoder,
+    unify,
 )
 
 
@@ -34,6 +35,7 @@ def stages(
     tokenize: tokenize.TokenizeConfig | None = None,
     train_rows: train_rows.TrainRowsConfig | None = None,
     pretrain_tokens: pretrain_tokens.PretrainTokensConfig | None = None,
+    unify: unify.UnifyConfig | None = None,
 ) -> tuple[Stage, ...]:
     """A to E in order; with `align_connector`, pictures come through its perceiver.
 
@@ -54,6 +56,7 @@ def stages(
         "tokenize": tokenize,
         "train_rows": train_rows,
         "pretrain_tokens": pretrain_tokens,
+        "unify": unify,
         "sweep_connector": sweep_connector,
     }
     there = [name for name in MODULES if configs[name] is not None]
@@ -83,6 +86,7 @@ MODULES = {
     "tokenize": tokenize,
     "train_rows": train_rows,
     "pretrain_tokens": pretrain_tokens,
+    "unify": unify,
     "sweep_connector": sweep_connector,
 }
 PARENTS: dict[str, tuple[str, ...]] = {
@@ -101,6 +105,19 @@ PARENTS: dict[str, tuple[str, ...]] = {
     "tokenize": ("build_token_space",),
     "train_rows": ("pretrain_text", "instruct", "build_token_space", "tokenize"),
     "pretrain_tokens": ("pretrain_text", "instruct", "build_token_space", "tokenize", "train_rows"),
+    "unify": (
+        "pretrain_text",
+        "train_audio_encoder",
+        "train_vision_encoder",
+        "train_codecs",
+        "train_talker",
+        "align_connector",
+        "instruct",
+        "build_token_space",
+        "tokenize",
+        "train_rows",
+        "pretrain_tokens",
+    ),
     "train_talker": ("pretrain_text", "train_audio_encoder", "train_codecs"),
     "align_connector": ("pretrain_text", "train_vision_encoder"),
     "sweep_connector": ("pretrain_text", "train_vision_encoder"),

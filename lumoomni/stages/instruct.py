@@ -6,7 +6,6 @@ that nothing is forgotten. The towers stay frozen, and so does the token table, 
 reads. The gate asks held-out questions, swaps pictures and sounds, and has the Talker read back.
 """
 
-import copy
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +13,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from lumoomni.audits.instructed import (
     Asked,
@@ -29,7 +27,7 @@ from lumoomni.audits.speech import word_errors
 from lumoomni.audits.text import heldout_loss
 from lumoomni.codecs.text import TextCodec
 from lumoomni.codecs.vocoder import vocode
-from lumoomni.data.conversation import Batch, Encoded, Layout, collate
+from lumoomni.data.conversation import Encoded, Layout
 from lumoomni.data.grouping import LengthGroups
 from lumoomni.data.mixture import InstructData, InstructMixture
 from lumoomni.data.sample import UNTOLD, PictureItem
@@ -40,18 +38,17 @@ from lumoomni.infer.assemble import load_part, load_settings, save_part
 from lumoomni.infer.listen import transcribe
 from lumoomni.infer.speech import reply_states, talk
 from lumoomni.media.image import normalise, save_png
-from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.audio import AudioTower
 from lumoomni.model.connector import LinearConnector, LinearConnectorConfig
-from lumoomni.model.omni import OmniInputs, OmniModel
+from lumoomni.model.omni import OmniModel
 from lumoomni.model.perceiver import PerceiverConnector
 from lumoomni.model.thinker import Thinker
 from lumoomni.model.vision import VisionTower
 from lumoomni.pipeline import StageContext
 from lumoomni.runtime import atomic_write_text
+from lumoomni.train.answers import InstructTask
 from lumoomni.train.freeze import fingerprint, freeze
-from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
-from lumoomni.train.loss import lm_loss
+from lumoomni.train.loop import LoopConfig, fit, site_of
 from lumoomni.train.optim import OptimConfig
 from lumoomni.train.warm_start import Described, start_ears, start_eyes
 from lumoomni.uti.sequence import SILENCE
@@ -95,64 +92,6 @@ class InstructConfig:
     min_follow: float = 0.90
     max_text_loss: float = 1.10
     max_wer: float = 0.10
-
-
-class InstructTask:
-    """Answers to conversations with media; on text alone, the Thinker's states stay as they were.
-
-    Learning without forgetting (arXiv 1606.09282), on states instead of answers: the Talker reads
-    them too, and was made for the old ones.
-    """
-
-    def __init__(
-        self, model: OmniModel, groups: LengthGroups[Encoded], hold_weight: float = 0.0
-    ) -> None:
-        assert model.image_connector is not None and model.audio_connector is not None
-        self.modules: dict[str, nn.Module] = {
-            "thinker": model.thinker,
-            "image_connector": model.image_connector,
-            "audio_connector": model.audio_connector,
-        }
-        self._model, self._groups, self._hold = model, groups, hold_weight
-        self._before = copy.deepcopy(model.thinker).eval() if hold_weight else None
-        self.helpers = (model,) if self._before is None else (model, self._before)
-
-    def batch(self, index: int) -> Batch:
-        return collate(self._groups.batch(index))
-
-    def weight(self, batch: Batch) -> float:
-        return batch.weight()
-
-    def loss(self, batch: Batch) -> StepLoss:
-        inputs = OmniInputs(
-            ids=batch.ids,
-            lengths=batch.lengths,
-            pixels=batch.pixels,
-            mels=batch.mels,
-            mel_lengths=batch.mel_lengths,
-        )
-        hidden = self._model(inputs).hidden
-        result = lm_loss(hidden, batch.labels, self._model.thinker.head_weight())
-        if self._before is None:
-            return StepLoss(result.total, {})
-        held = drift(self._before, hidden, batch) * result.count
-        return StepLoss(result.total + self._hold * held, {"held": float(held.detach())})
-
-
-def drift(before: Thinker, hidden: Tensor, batch: Batch) -> Tensor:
-    """How far the states of rows of plain text are from what they were, as a share of their size.
-
-    hidden [B, T, D] of the batch; a mean over the rows' tokens, 0 where no row is text alone.
-    """
-    rows = ((batch.ids >= 0).all(1)).nonzero()[:, 0]
-    if not len(rows):
-        return hidden.new_zeros(())
-    lengths = batch.lengths[rows]
-    with torch.no_grad():
-        wanted = before(before.embed(batch.ids[rows]), attention=AttentionSpec(lengths=lengths))
-    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-    old, new = wanted.hidden[real].float(), hidden[rows][real].float()
-    return (new - old).square().sum() / old.square().sum()
 
 
 def load_model(context: StageContext, config: InstructConfig) -> OmniModel:
@@ -242,41 +181,21 @@ def fit_eyes(model: OmniModel, pictures: Sequence[PictureItem], codec: TextCodec
 def run(context: StageContext) -> Report:
     """Train, measure, save `thinker` and the connectors."""
     config: InstructConfig = context.config
-    text = context.parents["pretrain_text"]
-    codec, settings = TextCodec.load(text.file("tokenizer.json")), load_settings(text)
     model = load_model(context, config)
     assert model.vision is not None and model.audio is not None
     freeze(model.vision)
     freeze(model.audio)
     model.thinker.token_table.weight.requires_grad_(False)
     frozen = fingerprint(model.vision), fingerprint(model.audio)
-    layout = Layout(
-        text_codec=codec,
-        template=settings.template,
-        mel=settings.mel,
-        image_positions=model.image_positions,
-    )
+    layout = layout_of(context, model)
     data = InstructData(config.mixture, context.seed, model.vision.config.image_size)
     plain = [layout.encode(data.item("seen", i, "text").turns) for i in range(config.eval_items)]
     before = heldout_loss(model.thinker, plain)
     warm_start(model, data, layout, config)
-    groups = LengthGroups(
-        lambda i: layout.encode(data.item("train", i).turns),
-        batch_size=config.loop.batch_size,
-        seed=context.seed,
-        parts=config.loop.accumulate,
-        echo=config.loop.echo,
+    task = InstructTask(
+        model, groups_of(config.loop, layout, data, context.seed), config.hold_weight
     )
-    rates = {"thinker.": config.thinker_rate, "audio_connector.": config.audio_rate}
-    if isinstance(model.image_connector, PerceiverConnector):
-        rates["image_connector."] = config.perceiver_rate
-    fit(
-        InstructTask(model, groups, config.hold_weight),
-        config.loop,
-        config.optim,
-        site_of(context),
-        rates,
-    )
+    fit(task, config.loop, config.optim, site_of(context), rates_of(config, model))
     model.eval()
     if frozen != (fingerprint(model.vision), fingerprint(model.audio)):
         raise RuntimeError("a frozen tower changed during training")
@@ -286,9 +205,42 @@ def run(context: StageContext) -> Report:
     metrics, asked = measure(config, examiner, context)
     after = heldout_loss(model.thinker, plain)
     metrics["text.loss_ratio"] = exact(after.value / before.value, n=after.n)
-    metrics["speech.readback_wer"] = read_back(context, model, codec, config.eval_items // 2)
+    metrics["speech.readback_wer"] = read_back(context, model, layout, config.eval_items // 2)
     write_examples(context, data, asked)
     return Report(metrics=metrics)
+
+
+def layout_of(context: StageContext, model: OmniModel) -> Layout:
+    """How conversations become ids, as the text stage settled it."""
+    text = context.parents["pretrain_text"]
+    settings = load_settings(text)
+    return Layout(
+        text_codec=TextCodec.load(text.file("tokenizer.json")),
+        template=settings.template,
+        mel=settings.mel,
+        image_positions=model.image_positions,
+    )
+
+
+def groups_of(
+    loop: LoopConfig, layout: Layout, data: InstructData, seed: int
+) -> LengthGroups[Encoded]:
+    """Training conversations, those of like lengths together."""
+    return LengthGroups(
+        lambda i: layout.encode(data.item("train", i).turns),
+        batch_size=loop.batch_size,
+        seed=seed,
+        parts=loop.accumulate,
+        echo=loop.echo,
+    )
+
+
+def rates_of(config: InstructConfig, model: OmniModel) -> dict[str, float]:
+    """Learning rates as shares of a fresh image connector's."""
+    rates = {"thinker.": config.thinker_rate, "audio_connector.": config.audio_rate}
+    if isinstance(model.image_connector, PerceiverConnector):
+        rates["image_connector."] = config.perceiver_rate
+    return rates
 
 
 def measure(
@@ -318,21 +270,21 @@ def measure(
     return metrics, kept
 
 
-def read_back(context: StageContext, model: OmniModel, codec: TextCodec, count: int) -> Metric:
+def read_back(context: StageContext, model: OmniModel, layout: Layout, count: int) -> Metric:
     """The Talker must still be understood when it reads the new Thinker's states."""
-    settings = load_settings(context.parents["pretrain_text"])
+    codec, mel = layout.text_codec, layout.mel
     talker = load_part(context.parents["train_talker"], "talker")
     speech = load_part(context.parents["train_codecs"], "speech_codec")
     source = open_speech("world-narrator", context.seed)
     texts = [source.item("seen", i).text for i in range(count)]
-    states = reply_states(model.thinker, codec, settings.template, texts)
+    states = reply_states(model.thinker, codec, layout.template, texts)
     sounds = []
     for state in states:
         codes = talk(talker, state).codes  # type: ignore[arg-type]
-        mel = speech.decode(codes)  # type: ignore[operator]
-        sounds.append(np.asarray(vocode(mel, settings.mel), dtype=np.float32))
+        rebuilt = speech.decode(codes)  # type: ignore[operator]
+        sounds.append(np.asarray(vocode(rebuilt, mel), dtype=np.float32))
     assert model.audio is not None
-    return word_errors(texts, transcribe(model.audio, codec, settings.mel, sounds))
+    return word_errors(texts, transcribe(model.audio, codec, mel, sounds))
 
 
 def write_examples(context: StageContext, data: InstructData, asked: Sequence[Asked]) -> None:

@@ -9,7 +9,7 @@ from lumoomni.ids import IMAGE_PATCH
 from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.omni import OmniModel
 from lumoomni.model.thinker import Thinker
-from lumoomni.stages.instruct import InstructTask, drift
+from lumoomni.train.answers import InstructTask, drift
 from tests.tiny import modules, text_codec
 
 

@@ -153,8 +153,8 @@ GOOD = {
     "draw.copies": wilson(0, 100),
     **{f"draw.codec_whole.{split}": wilson(95, 100) for split in ("seen", "unseen")},
     **{f"draw.whole.{split}": wilson(92, 100) for split in ("seen", "unseen")},
-    "sound.codec_whole.seen": wilson(60, 100),
-    "sound.whole.seen": wilson(58, 100),
+    "sound.codec_whole.seen": wilson(95, 100),
+    "sound.whole.seen": wilson(93, 100),
     **{
         f"{name}.over_{other}.{split}": replace(wilson(50, 100), low=0.3)
         for name in ("draw", "sound")
@@ -197,6 +197,7 @@ GOOD = {
         ("draw.copies", wilson(20, 100)),
         ("sound.whole.seen", wilson(50, 100)),
         ("sound.codec_whole.seen", wilson(9, 100)),
+        ("draw.codec_whole.unseen", wilson(70, 100)),
         ("read.i2t.seen.attributes", wilson(80, 100)),
     ],
 )

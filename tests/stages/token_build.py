@@ -16,10 +16,11 @@ from lumoomni.infer.assemble import ModelSettings, save_part, save_settings
 from lumoomni.infer.draw import DrawConfig
 from lumoomni.infer.tokens import save_codecs, write_space
 from lumoomni.pipeline import Recipe, Stage, StageContext
-from lumoomni.stages import pretrain_tokens, tokenize, train_rows
+from lumoomni.stages import pretrain_tokens, tokenize, train_rows, unify
 from lumoomni.stages.pretrain_tokens import PretrainTokensConfig
 from lumoomni.stages.tokenize import TokenizeConfig
 from lumoomni.stages.train_rows import TrainRowsConfig
+from lumoomni.stages.unify import UnifyConfig
 from lumoomni.train.loop import LoopConfig
 from lumoomni.train.optim import OptimConfig
 from tests import tiny
@@ -62,9 +63,11 @@ def text_stage(context: StageContext) -> Report:
     return Report(metrics={"m": exact(1.0)})
 
 
-def instruct_stage(context: StageContext) -> Report:
-    """What the stages here need of `instruct`."""
-    save_part(context.out, "thinker", tiny.modules(tiny.text_codec())["thinker"])
+def part_stage(context: StageContext) -> Report:
+    """The parts that a stage of this name leaves, untrained."""
+    parts = tiny.modules(tiny.text_codec())
+    for name in tiny.OWNERS[context.name]:
+        save_part(context.out, name, parts[name])
     return Report(metrics={"m": exact(1.0)})
 
 
@@ -121,7 +124,7 @@ def recipe(
         name="toy",
         stages=(
             stage("pretrain_text", text_stage),
-            stage("instruct", instruct_stage, ("pretrain_text",)),
+            stage("instruct", part_stage, ("pretrain_text",)),
             stage("build_token_space", space_stage),
             replace(
                 stage("tokenize", tokenize.run, ("build_token_space",), shards),
@@ -130,3 +133,17 @@ def recipe(
             *last,
         ),
     )
+
+
+SENSES = ("train_audio_encoder", "train_vision_encoder", "train_codecs", "train_talker")
+
+
+def unified(config: UnifyConfig) -> Recipe:
+    """The same with all that `unify` joins; whatever it learns passes."""
+    made = recipe()
+    senses = tuple(stage(name, part_stage, ("pretrain_text",)) for name in SENSES)
+    before = ("pretrain_text", *SENSES, "instruct", "build_token_space", "tokenize")
+    last = stage("unify", unify.run, (*before, "pretrain_tokens"), config)
+    held = Check(metric="text.rows_share", op="<=", threshold=1.0, why="")
+    last = replace(last, checks=lambda config: (held,))
+    return replace(made, stages=(made.stages[0], *senses, *made.stages[1:], last))

@@ -1,0 +1,126 @@
+"""`unify`, tiny: one Thinker from both stages, held to both gates, that chats and draws."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lumoomni.artifacts import open_artifact
+from lumoomni.errors import InputError
+from lumoomni.infer.assemble import find_artifact, gather
+from lumoomni.infer.draw import Artist, DrawConfig, find_rows
+from lumoomni.pipeline import build
+from lumoomni.recipes import RECIPES
+from lumoomni.runtime import Progress
+from lumoomni.stages import instruct, pretrain_tokens, unify
+from lumoomni.stages.instruct import InstructConfig
+from lumoomni.stages.unify import UnifyConfig
+from lumoomni.train.loop import LoopConfig
+from lumoomni.train.optim import OptimConfig
+from lumoomni.train.turns import ByTurns
+from tests.stages.token_build import TOKENS, unified
+
+CONFIG = UnifyConfig(
+    omni=InstructConfig(loop=LoopConfig(steps=1, batch_size=1), eval_items=20),
+    tokens=replace(TOKENS, start=None, start_until=0.0),
+    loop=LoopConfig(steps=3, batch_size=3, accumulate=2),
+    optim=OptimConfig(lr=1e-3, matrix_lr=0.01, warmup=2),
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("unified") / "build"
+    build(unified(CONFIG), out, progress=Progress(silent=True), device="cpu")
+    return out
+
+
+@pytest.mark.slow
+def test_all_that_both_stages_train_is_trained_and_nothing_else(built: Path) -> None:
+    for stage, parts in (
+        ("pretrain_tokens", ("thinker", "rows")),
+        ("instruct", ("image_connector", "audio_connector")),
+    ):
+        for part in parts:
+            old, new = (load_file(built / x / f"{part}.safetensors") for x in (stage, "unify"))
+            moved = {name for name in old if not torch.equal(old[name], new[name])}
+            assert moved and "token_table.weight" not in moved, part
+
+
+@pytest.mark.slow
+def test_every_gate_of_both_is_asked_and_stands_beside_its_past(built: Path) -> None:
+    metrics = open_artifact(built / "unify").report.metrics
+    asked = {one.metric for one in unify.checks(CONFIG)}
+    assert asked <= metrics.keys()
+    both = {*instruct.checks(CONFIG.omni), *pretrain_tokens.checks(CONFIG.tokens)}
+    assert asked == {one.metric for one in both}
+    past = open_artifact(built / "pretrain_tokens").report.metrics
+    for name in ("draw.whole.seen", "tokens.i2t.loss", "made.pressure"):
+        assert metrics[f"before.{name}"] == past[name]
+
+
+@pytest.mark.slow
+def test_one_model_chats_and_draws(built: Path) -> None:
+    assert find_artifact(built).kind == "unify" == find_rows(built).kind
+    sources = gather(built).sources
+    own = ("thinker", "rows", "image_connector", "audio_connector")
+    assert {sources[name] for name in own} == {"unify"}
+    assert sources["speech_codec"] == "train_codecs" and sources["talker"] == "train_talker"
+    drawn = Artist.open(built).draw(["a red circle"], 1, DrawConfig(temperature=1.0))
+    assert drawn[0].made.shape == (32, 32, 3)  # type: ignore[union-attr]
+
+
+def test_of_two_bounds_on_the_text_the_stricter_one_counts() -> None:
+    found = [one for one in unify.checks(CONFIG) if one.metric == "text.loss_ratio"]
+    assert [one.threshold for one in found] == [1.01]
+    loose = replace(CONFIG, tokens=replace(CONFIG.tokens, max_text_loss=1.5))
+    found = [one for one in unify.checks(loose) if one.metric == "text.loss_ratio"]
+    assert [one.threshold for one in found] == [1.10]
+
+
+def test_an_odd_update_is_refused() -> None:
+    with pytest.raises(InputError, match="accumulate is 3"):
+        replace(CONFIG, loop=LoopConfig(steps=3, batch_size=3, accumulate=3))
+
+
+def test_nano_ends_with_it() -> None:
+    recipe = RECIPES["nano"]()
+    stage = recipe.stage("unify")
+    assert {"instruct", "pretrain_tokens", "train_talker"} <= set(stage.parents)
+    assert stage.config.omni == replace(recipe.stage("instruct").config)
+
+
+class Half:
+    """A task of numbers: its loss is their sum times a weight it learns."""
+
+    def __init__(self, factor: float, shared: torch.nn.Module) -> None:
+        self.modules = {"shared": shared}
+        self._factor, self._shared = factor, shared
+
+    def batch(self, index: int) -> float:
+        return self._factor * index
+
+    def weight(self, batch: float) -> float:
+        return 2.0
+
+    def loss(self, batch: float):  # type: ignore[no-untyped-def]
+        from lumoomni.train.loop import StepLoss
+
+        return StepLoss(self._shared.weight.sum() * batch, {"sum": batch})  # type: ignore[operator,union-attr]
+
+
+def test_turns_are_taken_and_weighed() -> None:
+    shared = torch.nn.Linear(1, 1, bias=False)
+    task = ByTurns(Half(1.0, shared), Half(10.0, shared), weight=3.0)
+    batches = [task.batch(i) for i in range(6)]
+    assert [(one.second, one.batch) for one in batches] == [
+        *((False, 0.0), (True, 0.0), (False, 1.0), (True, 10.0), (False, 2.0), (True, 20.0))
+    ]
+    assert [task.weight(one) for one in batches[:2]] == [6.0, 2.0]
+    first, second = task.loss(batches[2]), task.loss(batches[3])
+    assert first.parts == {"first.sum": 1.0} and second.parts == {"second.sum": 10.0}
+    assert torch.allclose(first.total * 10, second.total * 3)
+    with pytest.raises(ValueError, match="not the same one"):
+        ByTurns(Half(1.0, shared), Half(1.0, torch.nn.Linear(1, 1)))
