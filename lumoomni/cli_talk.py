@@ -46,6 +46,8 @@ def chat(
     audio_out: Annotated[
         Path | None, typer.Option("--audio-out", "--audio_out", help="Speak the reply to a WAV.")
     ] = None,
+    draw: Annotated[str | None, typer.Option(help="Draw this besides; see --image-out.")] = None,
+    image_out: Annotated[Path | None, typer.Option(help="Where the drawn PNG goes.")] = None,
     system: Annotated[str | None, typer.Option(help="A system text, never dropped.")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Choose among the k likeliest; 0 is all.")] = 0,
@@ -55,7 +57,7 @@ def chat(
     unproven: Unproven = False,
     as_json: Json = False,
 ) -> None:
-    """Talk with a model: text, pictures, sound and video in; text and speech out.
+    """Talk with a model: text, pictures, sound and video in; text, speech and a picture out.
 
     Without any input it is a conversation in the terminal. A sound alone is written down and
     answered. Text appears as it is generated.
@@ -72,15 +74,24 @@ def chat(
             seed=seed,
         )
         given = (text, image, audio_in, video)
-        if all(one is None for one in given):
+        if (draw is None) != (image_out is None):
+            raise InputError(
+                "--draw says what to draw and --image-out where it goes; give both, or neither"
+            )
+        if all(one is None for one in (*given, draw)):
             _converse(lumo, system, choice, as_json=as_json)
             return
         inputs = _inputs(image, audio_in, video, system, choice, speak=audio_out is not None)
+        inputs["draw"] = draw
         reply = _answer(lumo, text, inputs, quiet=as_json)
         if audio_out is not None:
             _save(reply, audio_out)
+        if image_out is not None:
+            from lumoomni.media.image import save_png
+
+            save_png(image_out, reply.images[0])
         if as_json:
-            print_json(_facts(reply, audio_out))
+            print_json({**_facts(reply, audio_out), "image": str(image_out) if draw else None})
 
 
 def transcribe(

@@ -18,9 +18,10 @@ from lumoomni.errors import InputError
 from lumoomni.infer.answer import omni_embedder
 from lumoomni.infer.assemble import Parts, gather, preparer
 from lumoomni.infer.context import SHARE_FOR_SOUND, fit_sound, fit_turns
+from lumoomni.infer.draw import Artist, DrawConfig
 from lumoomni.infer.engine import GenerateConfig, generate
 from lumoomni.infer.listen import transcribe
-from lumoomni.infer.reply import AudioPart, Part, Reply, TextPart
+from lumoomni.infer.reply import AudioPart, ImagePart, Part, Reply, TextPart
 from lumoomni.infer.sampling import SamplingConfig
 from lumoomni.infer.speech import SpeechStream, TalkerStream, reply_states, warm_up
 from lumoomni.media.audio import Audio, load_audio
@@ -80,12 +81,14 @@ class Lumo:
     """A loaded model. Make one with `lumoomni.load(path)`."""
 
     parts: Parts
+    unproven: bool = False
     _omni: OmniModel | None = field(default=None, repr=False)
+    _artist: Artist | None = field(default=None, repr=False)
 
     @classmethod
     def load(cls, path: Path | str, *, unproven: bool = False) -> "Lumo":
         """Open a build directory or an artifact directory."""
-        model = cls(gather(Path(path), unproven=unproven))
+        model = cls(gather(Path(path), unproven=unproven), unproven)
         if {"talker", "speech_codec"} <= set(model.parts.modules):
             warm_up(model._voice(16), model.parts.need("talker").config.source_width)
         return model
@@ -107,15 +110,19 @@ class Lumo:
         history: Sequence[Turn] = (),
         system: str | None = None,
         speak: bool = False,
+        draw: str | None = None,
         choice: Choice | None = None,
     ) -> Iterator[TextDelta | SoundChunk | Reply]:
         """Pieces of the reply as they are made, and the whole `Reply` last.
 
         image: a path, PIL picture or array, or a list of them. audio: a path or (array, rate).
         video: a path, seen at one frame a second. With `speak`, sound chunks come in between.
+        draw: words for a picture that the reply holds besides; the history shows it, so that later
+        turns can ask about it.
         Raises InputError for media that cannot be used, or senses that the model lacks.
         """
         choice = choice or Choice()
+        drawn = [] if draw is None else [self._draw(draw, choice.seed)]
         asked, notes = self._turn(text, image, audio, video)
         transcript = self._transcript(asked) if asked.sounds and not asked.text else ""
         turns, more = self._fit(tuple(history), asked, system, choice.max_new_tokens)
@@ -126,7 +133,7 @@ class Lumo:
                 sounds.append(event.samples)
             yield event
         answer = self.layout.text_codec.decode(said.ids).strip()
-        parts: list[Part] = [TextPart(text=answer)]
+        parts: list[Part] = [TextPart(text=answer), *(ImagePart(pixels=one) for one in drawn)]
         if sounds:
             spoken = Audio(np.concatenate(sounds), self.parts.settings.mel.rate)
             parts.append(AudioPart(audio=spoken))
@@ -134,7 +141,7 @@ class Lumo:
             parts=tuple(parts),
             transcript=transcript,
             notes=tuple(notes),
-            history=(*history, asked, Turn(role="assistant", text=answer)),
+            history=(*history, asked, self._said(answer, drawn)),
         )
 
     def _write(
@@ -170,6 +177,17 @@ class Lumo:
                 # Cut off by max_new_tokens: the last token is still to be said.
                 chunks.append(self._say(voice, generation.hidden[0, -1], waiting, said.ids[-1]))
             yield SoundChunk(samples=np.concatenate([*chunks, voice.finish()]), rate=rate)
+
+    def _draw(self, words: str, seed: int) -> np.ndarray:
+        """uint8 [S, S, 3]. Raises InputError for a model that cannot draw."""
+        if self._artist is None:
+            self._artist = Artist.open(self.parts.artifact.path, unproven=self.unproven)
+        return np.asarray(self._artist.draw([words], 1, DrawConfig(seed=seed))[0].made)
+
+    def _said(self, text: str, drawn: Sequence[np.ndarray]) -> Turn:
+        """The model's own turn: what it drew stands before its words, as what is shown to it."""
+        images = tuple(self._picture(one) for one in drawn)
+        return Turn(role="assistant", text=text, images=images)
 
     def transcribe(self, audio: Any) -> str:
         """What is said in a clip, by the recogniser."""

@@ -1,16 +1,24 @@
 """`unify`, tiny: one Thinker from both stages, held to both gates, that chats and draws."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from lumoomni.artifacts import open_artifact
+from lumoomni.cli import app
+from lumoomni.data.conversation import Turn
 from lumoomni.errors import InputError
 from lumoomni.infer.assemble import find_artifact, gather
+from lumoomni.infer.chat import Choice, Lumo
 from lumoomni.infer.draw import Artist, DrawConfig, find_rows
+from lumoomni.infer.reply import AudioPart, ImagePart, TextPart
+from lumoomni.media.image import load_image
 from lumoomni.pipeline import build
 from lumoomni.recipes import RECIPES
 from lumoomni.runtime import Progress
@@ -21,6 +29,7 @@ from lumoomni.train.loop import LoopConfig
 from lumoomni.train.optim import OptimConfig
 from lumoomni.train.turns import ByTurns
 from tests.stages.token_build import TOKENS, unified
+from tests.tiny import write_model
 
 CONFIG = UnifyConfig(
     omni=InstructConfig(loop=LoopConfig(steps=1, batch_size=1), eval_items=20),
@@ -70,6 +79,34 @@ def test_one_model_chats_and_draws(built: Path) -> None:
     assert sources["speech_codec"] == "train_codecs" and sources["talker"] == "train_talker"
     drawn = Artist.open(built).draw(["a red circle"], 1, DrawConfig(temperature=1.0))
     assert drawn[0].made.shape == (32, 32, 3)  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_a_reply_holds_words_a_picture_and_speech(built: Path, tmp_path: Path) -> None:
+    lumo, choice = Lumo.load(built), Choice(max_new_tokens=4, seed=5)
+    reply = lumo.chat("what is it?", draw="a red circle", speak=True, choice=choice)
+    assert [type(one) for one in reply.parts] == [TextPart, ImagePart, AudioPart]
+    alone = Artist.open(built).draw(["a red circle"], 1, DrawConfig(seed=5))[0].made
+    assert np.array_equal(reply.images[0], alone)  # type: ignore[arg-type]
+    # A later turn sees it: the pixels of the history are those that were drawn.
+    more = lumo.layout.encode((*reply.history, Turn(role="user", text="why?")), open_answer=True)
+    assert len(more.pixels) == 1
+    assert torch.equal(more.pixels[0], lumo.layout.prepare([alone])[0])  # type: ignore[list-item]
+    again = lumo.chat("why?", history=reply.history, choice=choice)
+    assert again.images == () and len(again.history) == 4
+    with pytest.raises(InputError, match="holds no rows"):
+        Lumo.load(write_model(tmp_path / "plain")).chat("draw", draw="a red circle")
+
+
+@pytest.mark.slow
+def test_chat_writes_the_picture_where_it_is_told(built: Path, tmp_path: Path) -> None:
+    out = tmp_path / "drawn.png"
+    words = ["chat", str(built), "--text", "hi", "--max-new-tokens", "2", "--json"]
+    found = CliRunner().invoke(app, [*words, "--draw", "a red circle", "--image-out", str(out)])
+    assert found.exit_code == 0 and json.loads(found.stdout)["image"] == str(out)
+    assert load_image(out).shape == (32, 32, 3)
+    lame = CliRunner().invoke(app, [*words, "--draw", "a red circle"])
+    assert lame.exit_code == 2 and "--image-out" in lame.output
 
 
 def test_of_two_bounds_on_the_text_the_stricter_one_counts() -> None:
