@@ -79,7 +79,8 @@ def test_chat_answers_in_json_with_every_input(model: str, files: Path, tmp_path
     result = RUN.invoke(app, ["chat", model, *given, "--audio_out", str(out), *common])
     assert result.exit_code == 0, result.stderr
     reply = json.loads(result.stdout)
-    assert set(reply) == {"text", "transcript", "audio", "notes"}
+    assert set(reply) == {"text", "transcript", "audio", "notes", "image"}
+    assert reply["image"] is None
     plain = RUN.invoke(app, ["chat", model, *given, *common[:-1]])
     assert plain.stdout.splitlines()[0].strip() == reply["text"].splitlines()[0].strip()
 
