@@ -215,7 +215,7 @@ def _pretrain_tokens() -> PretrainTokensConfig:
         fresh=FRESH,
         loop=LoopConfig(steps=6000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
-        making=MakingConfig(draw=DrawConfig(temperature=1.0, watch=True)),
+        making=MakingConfig(draw=DrawConfig(temperature=0.85, guidance=2.0, watch=True)),
     )
 
 
