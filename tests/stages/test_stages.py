@@ -48,6 +48,9 @@ SMALL = [
     "tokenize.manifest.world.held=4",
     "tokenize.audit.sample=8",
     "tokenize.audit.decode=4",
+    "train_sound_codec.loop.steps=2",
+    "train_sound_codec.loop.batch_size=4",
+    "train_sound_codec.eval_items=20",
     "train_talker.loop.steps=2",
     "train_talker.loop.batch_size=4",
     "train_talker.eval_items=20",
@@ -67,6 +70,11 @@ SMALL = [
 ]
 
 
+LEARN_TOKENS = ("train_rows", "pretrain_tokens", "unify")
+"""Codecs that have not learned give every picture the same codes, of which nothing can be learned;
+test_token_stages.py and test_unify.py build these on codecs that are filled."""
+
+
 def toy_recipe(changes: list[str]) -> Recipe:
     """Nano with few steps; gates replaced by one that always holds, so that all stages run."""
     recipe = RECIPES["nano"]().override(changes)
@@ -76,6 +84,8 @@ def toy_recipe(changes: list[str]) -> Recipe:
 
     stages = []
     for stage in recipe.stages:
+        if stage.name in LEARN_TOKENS:
+            continue
 
         def run(context, inner=stage.run) -> Report:
             found = inner(context)
@@ -124,7 +134,7 @@ def test_the_toy_model_verifies_loads_talks_and_reports(
     built: tuple[Path, dict[str, Artifact]],
 ) -> None:
     out, _ = built
-    assert verify_all(out) == (11, [])
+    assert verify_all(out) == (12, [])
     lumo = lumoomni.load(out)
     assert lumo.parts.sources["thinker"] == "instruct"
     reply = lumo.chat("hello", choice=Choice(max_new_tokens=4))
@@ -133,7 +143,7 @@ def test_the_toy_model_verifies_loads_talks_and_reports(
     for words in ("text.exact_match", "Learning curves", "<audio controls", "Lineage"):
         assert words in page
     head = _header(out, [*built[1], "later"], list(built[1].values()))
-    assert "class='good'>11 of 11 stages passed" in head and "1 is not built" in head
+    assert "class='good'>12 of 12 stages passed" in head and "1 is not built" in head
     assert (out / "instruct" / "examples.jsonl").read_text().count('"picture"') >= 12
 
 
