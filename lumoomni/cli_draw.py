@@ -24,6 +24,9 @@ Seed = Annotated[int, typer.Option(help="Makes the choice repeatable.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
 Guidance = Annotated[float, typer.Option("--cfg", min=0.0, help="1 is none, more is stricter.")]
 TopK = Annotated[int, typer.Option(min=0, help="Choose among the k likeliest; 0 is all.")]
+Tries = Annotated[
+    int, typer.Option(min=1, help="Make so many of each, keep the one its words are read off best.")
+]
 Unproven = Annotated[
     bool, typer.Option("--unproven", help="Use stages that failed their gate; says so each time.")
 ]
@@ -42,9 +45,10 @@ def draw(
     out: Annotated[Path, typer.Argument(help="The PNG file to write.")],
     n: Count = 1,
     seed: Seed = 0,
-    temperature: Temperature = 1.0,
-    cfg: Guidance = 1.0,
+    temperature: Temperature = 0.85,
+    cfg: Guidance = 2.0,
     top_k: TopK = 0,
+    tries: Tries = 4,
     unproven: Unproven = False,
     as_json: Json = False,
 ) -> None:
@@ -55,7 +59,8 @@ def draw(
         from lumoomni.media.image import save_png
 
         _refuse_ending(out, ".png")
-        made, seconds = _make("image", model, text, n, (seed, temperature, cfg, top_k), unproven)
+        how = (seed, temperature, cfg, top_k, tries)
+        made, seconds = _make("image", model, text, n, how, unproven)
         save_png(out, np.concatenate([np.asarray(one.made) for one in made], axis=1))
         _say(made, [out], seconds, as_json)
 
@@ -69,6 +74,7 @@ def sound(
     temperature: Temperature = 1.0,
     cfg: Guidance = 1.0,
     top_k: TopK = 0,
+    tries: Tries = 4,
     unproven: Unproven = False,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +83,8 @@ def sound(
         from lumoomni.media.audio import Audio, save_wav
 
         _refuse_ending(out, ".wav")
-        made, seconds = _make("audio", model, text, n, (seed, temperature, cfg, top_k), unproven)
+        how = (seed, temperature, cfg, top_k, tries)
+        made, seconds = _make("audio", model, text, n, how, unproven)
         files = [out] if n == 1 else [out.with_stem(f"{out.stem}_{i}") for i in range(n)]
         for one, path in zip(made, files, strict=True):
             assert isinstance(one.made, Audio)
@@ -97,7 +104,7 @@ def _make(
     model: Path,
     text: str,
     n: int,
-    chosen: tuple[int, float, float, int],
+    chosen: tuple[int, float, float, int, int],
     unproven: bool,
 ) -> "tuple[list[Made], float]":
     """What was made, and the seconds that it took once the model was open."""
@@ -108,8 +115,8 @@ def _make(
     artist = Artist.open(model, unproven=unproven)
     for line in artist.unproven:
         print(f"warning: {line}", file=sys.stderr)
-    seed, temperature, cfg, top_k = chosen
-    how = DrawConfig(seed=seed, temperature=temperature, guidance=cfg, top_k=top_k)
+    seed, temperature, cfg, top_k, tries = chosen
+    how = DrawConfig(seed=seed, temperature=temperature, guidance=cfg, top_k=top_k, tries=tries)
     began = time.perf_counter()
     return artist.make(kind, [text] * n, how), time.perf_counter() - began
 

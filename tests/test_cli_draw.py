@@ -1,5 +1,6 @@
 """`lumo draw` and `lumo sound` on a tiny build: files, what is said, and refusals."""
 
+import inspect
 import json
 import re
 from dataclasses import replace
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from lumoomni import cli_draw
 from lumoomni.cli import app
 from lumoomni.infer.compose import ComposeConfig, compose
-from lumoomni.infer.draw import Artist, DrawConfig
+from lumoomni.infer.draw import PICTURE, Artist, DrawConfig
 from lumoomni.infer.sampling import SamplingConfig
 from lumoomni.media.audio import load_audio
 from lumoomni.media.image import load_image
@@ -109,3 +111,9 @@ def test_a_sheet_holds_every_picture_with_its_words(built: Path) -> None:
     assert (made[66:78, :64] < 128).any()  # words
     with pytest.raises(ValueError, match="no sheet"):
         sheet([], [])
+
+
+def test_draw_and_chat_choose_alike() -> None:
+    given = inspect.signature(cli_draw.draw).parameters
+    chosen = tuple(given[name].default for name in ("temperature", "cfg", "tries"))
+    assert chosen == (PICTURE.temperature, PICTURE.guidance, PICTURE.tries)

@@ -9,7 +9,7 @@ fall when the prompt is wrong was not drawn from it. The codec bounds all: the s
 sounds, only encoded and decoded, are judged beside it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +20,13 @@ from lumoomni.data.world.language import Facts, caption, facts, matches
 from lumoomni.data.world.marking import ATTRIBUTES, Marks, mark
 from lumoomni.data.world.reading import read_picture
 from lumoomni.data.world.scene import Scene, draw, make_scene
+from lumoomni.data.world.sketch import sketch
 from lumoomni.data.world.sounds import RATE, Sound, make_sound, named_events
 from lumoomni.errors import InputError
 from lumoomni.gates import Metric, bootstrap_mean, bootstrap_ratio, wilson
 from lumoomni.infer.draw import Artist, DrawConfig, Made, shifted
 from lumoomni.media.audio import Audio
-from lumoomni.uti.interface import TokenSpan
+from lumoomni.uti.interface import Segment, TokenSpan
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,21 @@ def prompts_of(wanted: Sequence[Scene] | Sequence[Sound]) -> list[str]:
     return [caption(one) if isinstance(one, Scene) else one.caption for one in wanted]
 
 
+def media_of(artist: Artist, wanted: Sequence[Scene] | Sequence[Sound]) -> list[Segment]:
+    """Pictures to look at, at the codec's size, or sounds."""
+    return [
+        draw(one, artist.uti.space.codec("image").image_size)
+        if isinstance(one, Scene)
+        else Audio(one.samples, RATE)
+        for one in wanted
+    ]
+
+
+def drawings_of(artist: Artist, wanted: Sequence[Scene]) -> list[Segment]:
+    """Scenes as they are to be drawn, at the codec's size."""
+    return [sketch(one, artist.uti.space.codec("image").image_size) for one in wanted]
+
+
 def conditions(
     artist: Artist,
     kind: str,
@@ -152,9 +168,10 @@ def conditions(
 
 def through_codec(artist: Artist, wanted: Sequence[Scene] | Sequence[Sound]) -> list[Score]:
     """The scores of the true pictures or sounds, encoded and decoded: what a model can reach."""
-    size = artist.uti.space.codec("image").image_size if isinstance(wanted[0], Scene) else 0
-    media = [draw(w, size) if isinstance(w, Scene) else Audio(w.samples, RATE) for w in wanted]
-    spans = artist.uti.encode_batch(media)
+    pictures = [one for one in wanted if isinstance(one, Scene)]
+    spans = artist.uti.encode_batch(
+        drawings_of(artist, pictures) if pictures else media_of(artist, wanted)
+    )
     return [_judged(artist.uti.decode(s), w) for s, w in zip(spans, wanted, strict=True)]
 
 
@@ -250,10 +267,9 @@ def reading(
     config: DrawConfig,
 ) -> dict[str, Metric]:
     """How well held-out pictures or sounds are described: whole captions, and their attributes."""
-    size = artist.uti.space.codec("image").image_size if isinstance(wanted[0], Scene) else 0
-    media = [draw(w, size) if isinstance(w, Scene) else Audio(w.samples, RATE) for w in wanted]
-    texts = [str(one.made) for one in artist.read(media, config)]
-    judges: tuple[Callable[..., Score], Callable[..., Score]] = (judge_caption, judge_events)
-    judge = judges[0] if isinstance(wanted[0], Scene) else judges[1]
-    scores = [judge(text, one) for text, one in zip(texts, wanted, strict=True)]
+    texts = [str(one.made) for one in artist.read(media_of(artist, wanted), config)]
+    scores = [
+        judge_caption(text, one) if isinstance(one, Scene) else judge_events(text, one)
+        for text, one in zip(texts, wanted, strict=True)
+    ]
     return {f"{name}.whole": whole(scores), f"{name}.attributes": attributes(scores)}

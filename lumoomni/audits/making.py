@@ -15,6 +15,7 @@ from lumoomni.audits.drawing import (
     conditions,
     copies,
     diversity,
+    drawings_of,
     form,
     prompts_of,
     reading,
@@ -23,7 +24,6 @@ from lumoomni.audits.drawing import (
     through_codec,
 )
 from lumoomni.data.shard_set import ShardSet
-from lumoomni.data.world.scene import draw
 from lumoomni.gates import Metric
 from lumoomni.infer.draw import Artist, DrawConfig
 from lumoomni.uti.space import unflatten
@@ -76,8 +76,8 @@ def measure(
     if "t2i" in tasks:
         new = scenes(seed, "seen", config.pictures)
         found["draw.diversity"] = diversity(artist, prompts_of(new)[:TWICE], config.draw)
-        size, books = artist.uti.space.codec("image").image_size, artist.uti.space.books("image")
-        held = artist.uti.encode_batch([draw(scene, size) for scene in new])
+        books = artist.uti.space.books("image")
+        held = artist.uti.encode_batch(drawings_of(artist, new))
         drawn = kept["image.seen"].made
         pair = [[unflatten(one.ids, books).reshape(-1) for one in some] for some in (drawn, held)]
         found |= copies(pair[0], pair[1], known, config.copy)

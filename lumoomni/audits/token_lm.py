@@ -15,6 +15,7 @@ import torch
 
 from lumoomni.audits.ablation import strangers
 from lumoomni.data.conversation import Batch, Encoded, collate
+from lumoomni.errors import InputError
 from lumoomni.gates import Metric, bootstrap_ratio, wilson
 from lumoomni.ids import IGNORE
 from lumoomni.model.rows import RowThinker
@@ -97,7 +98,7 @@ def score_task(
     limit: int = 0,
     batch: int = 16,
 ) -> TaskScores:
-    """Score held-out samples. Raises ValueError when no two of them differ, or there is none."""
+    """Score held-out samples. Raises InputError when no two sources differ, ValueError for none."""
     composer = Composer(space)
     given = {name: parts for name, parts in _conditions(task, samples).items() if parts}
     made = {
@@ -123,6 +124,11 @@ def _conditions(task: str, samples: Sequence[Tokens]) -> dict[str, list[tuple[Pa
     found = {"correct": own}
     if any(not part.target for part in own[0]):
         names = [_source(parts) for parts in own]
+        if len(set(names)) < 2:
+            raise InputError(
+                f"all {len(own)} held-out samples of {task} have the same source, so that nothing "
+                "can be learned of it; look whether the codec passed its gate"
+            )
         order = strangers(names)
         found["swapped"] = [_lent(parts, own[k]) for parts, k in zip(own, order, strict=True)]
         if task.startswith("t"):

@@ -236,9 +236,10 @@ def _records(pair: _Pair, side: str, config: ManifestConfig) -> list[Record]:
         official=draft.official,
         licence=config.licence,
     )
-    if not config.both_ways:
-        return [first]
-    return [first, replace(first, id=f"{draft.id}:{making}", task=making, prompt="")]
+    other = replace(first, id=f"{draft.id}:{making}", task=making, prompt="")
+    if draft.way:
+        return [one for one in (first, other) if one.task == draft.way]
+    return [first, other] if config.both_ways else [first]
 
 
 def _report(
@@ -250,7 +251,7 @@ def _report(
     config: ManifestConfig,
 ) -> ManifestReport:
     splits = Counter(record.split for record in records)
-    pairs = len(records) // (2 if config.both_ways else 1) + len(defects)
+    pairs = len({record.id.rpartition(":")[0] for record in records}) + len(defects)
     return ManifestReport(
         layout=layout,
         listed=listed,

@@ -33,6 +33,8 @@ class Draft:
     prompt: str = ""
     media: Path | None = None
     official: str = ""
+    way: str = ""
+    """The one task that it serves; "" for reading it and making it."""
     problem: str = ""
     detail: str = ""
 

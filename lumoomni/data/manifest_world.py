@@ -15,6 +15,7 @@ from lumoomni.data.watched import watched
 from lumoomni.data.world.language import caption
 from lumoomni.data.world.scene import draw, make_scene
 from lumoomni.data.world.sentences import sentence
+from lumoomni.data.world.sketch import sketch
 from lumoomni.data.world.sounds import make_sound
 from lumoomni.data.world.speech import NARRATOR, RATE, synthesize, voice
 from lumoomni.errors import InputError
@@ -35,6 +36,8 @@ class WorldConfig:
     held: int = 100
     pixels: int = 64
     voices: bool = False
+    sketches: bool = False
+    """Pictures to be drawn are others than those to be read: sketches (`world/sketch.py`)."""
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.held < 0:
@@ -55,6 +58,7 @@ def world(folder: Path, config: WorldConfig) -> list[Draft]:
     jobs = [
         (name, split, index)
         for name in _MAKERS
+        if name != "sketches" or config.sketches
         for split, count in (
             ("train", config.count),
             ("seen", config.held),
@@ -75,6 +79,7 @@ def world(folder: Path, config: WorldConfig) -> list[Draft]:
                 text=make(path, split, index, config),
                 media=path,
                 official=split,
+                way=_WAYS.get(name, "") if config.sketches else "",
             )
         )
     return drafts
@@ -83,6 +88,12 @@ def world(folder: Path, config: WorldConfig) -> list[Draft]:
 def _scene(path: Path, split: str, index: int, config: WorldConfig) -> str:
     scene = make_scene(config.seed, split, index)
     save_png(path, draw(scene, config.pixels))
+    return caption(scene)
+
+
+def _sketch(path: Path, split: str, index: int, config: WorldConfig) -> str:
+    scene = make_scene(config.seed, split, index)
+    save_png(path, sketch(scene, config.pixels))
     return caption(scene)
 
 
@@ -101,6 +112,8 @@ def _speech(path: Path, split: str, index: int, config: WorldConfig) -> str:
 
 _MAKERS: dict[str, tuple[Kind, str, Callable[[Path, str, int, WorldConfig], str]]] = {
     "scenes": ("picture", ".png", _scene),
+    "sketches": ("picture", ".png", _sketch),
     "sounds": ("sound", ".wav", _sound),
     "speech": ("sound", ".wav", _speech),
 }
+_WAYS = {"scenes": "i2t", "sketches": "t2i"}

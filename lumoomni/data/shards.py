@@ -183,6 +183,16 @@ def shard_bytes(rows: Sequence[Mapping[str, Any]], note: ShardNote) -> bytes:
     return data.replace(BLANK.encode(), hashlib.sha256(data).hexdigest().encode())
 
 
+def listed(data: bytes, shard: Shard) -> dict[str, Any]:
+    """What a folder's index says of a shard's file."""
+    return {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "rows": shard.rows,
+        "tokens": sum(shard.counts.tokens.values()),
+    }
+
+
 def intact(data: bytes) -> bool:
     """Whether a shard's file is, to the byte, what was written. Reads it as bytes, since Arrow may
     end the process on damaged rows."""

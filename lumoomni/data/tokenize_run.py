@@ -25,7 +25,7 @@ from lumoomni.data import storage
 from lumoomni.data.engines import ENGINES, Crew, exact_threads
 from lumoomni.data.manifest import Record, read_manifest
 from lumoomni.data.shard_set import ERRORS, INDEX
-from lumoomni.data.shards import SCHEMA, Bad, Counts, Shard, intact, pyarrow
+from lumoomni.data.shards import SCHEMA, Bad, Counts, Shard, intact, listed, pyarrow
 from lumoomni.data.tokenizing import Job, policy, still_bad
 from lumoomni.errors import GateFailure, InputError
 from lumoomni.runtime import Progress, stop_on_interrupt
@@ -216,13 +216,7 @@ def _kept(out: str, job: Job) -> _Shard | None:
 
 def _facts(data: bytes, job: Job) -> _Shard:
     shard = Shard(pyarrow().py_buffer(data), job.name)
-    entry = {
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "bytes": len(data),
-        "rows": shard.rows,
-        "tokens": sum(shard.counts.tokens.values()),
-    }
-    return _Shard(entry, shard.counts, shard.note.bad)
+    return _Shard(listed(data, shard), shard.counts, shard.note.bad)
 
 
 def _sweep(out: str, keep: set[str]) -> None:

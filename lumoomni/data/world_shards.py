@@ -12,7 +12,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,21 @@ import numpy as np
 from lumoomni.config import canonical_json, to_dict
 from lumoomni.data.engines import exact_threads
 from lumoomni.data.shard_set import INDEX, ShardSet
-from lumoomni.data.shards import LISTS, SCHEMA, Counts, Shard, ShardNote, pyarrow, shard_bytes
+from lumoomni.data.shards import (
+    LISTS,
+    SCHEMA,
+    Counts,
+    Shard,
+    ShardNote,
+    listed,
+    pyarrow,
+    shard_bytes,
+)
 from lumoomni.data.tokenizing import policy
 from lumoomni.data.world.language import caption
 from lumoomni.data.world.scene import draw, make_scene
 from lumoomni.data.world.sentences import sentence
+from lumoomni.data.world.sketch import sketch
 from lumoomni.data.world.sounds import make_sound
 from lumoomni.data.world.speech import NARRATOR, RATE, synthesize
 from lumoomni.errors import InputError
@@ -42,10 +52,12 @@ GROUP = 64
 class FreshConfig:
     """How many items of each kind; pictures of `pixels` along each side, sentences of the narrator.
 
+    Pictures serve both ways; where there are `sketches`, these are drawn and pictures only read.
     `first` is the index of the first one: those before it belong to a manifest.
     """
 
     pictures: int = 0
+    sketches: int = 0
     sounds: int = 0
     sentences: int = 0
     first: int = 0
@@ -53,23 +65,22 @@ class FreshConfig:
     rows_per_shard: int = 2048
 
     def __post_init__(self) -> None:
-        if min(self.pictures, self.sounds, self.sentences, self.first) < 0:
-            raise InputError(
-                f"pictures {self.pictures}, sounds {self.sounds}, sentences {self.sentences} and "
-                f"first {self.first} must not be negative"
-            )
+        counts = {one.name: getattr(self, one.name) for one in fields(self)}
+        if min(counts.values()) < 0:
+            said = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise InputError(f"none of {said} may be negative")
         if self.rows_per_shard < 1:
             raise InputError(f"rows_per_shard is {self.rows_per_shard}; use at least 1")
 
     @property
     def items(self) -> int:
         """In all."""
-        return self.pictures + self.sounds + self.sentences
+        return self.pictures + self.sketches + self.sounds + self.sentences
 
 
 @dataclass(frozen=True)
 class _Item:
-    """One medium with its text; `task` is the one that makes the medium of the text."""
+    """One medium with its text, and the task that it serves first."""
 
     id: str
     task: str
@@ -124,12 +135,7 @@ def _write(
             atomic_write_bytes(folder / name, data)
             shard = Shard(pyarrow().py_buffer(data), name)
             counts.append(shard.counts)
-            files[name] = {
-                "sha256": hashlib.sha256(data).hexdigest(),
-                "bytes": len(data),
-                "rows": shard.rows,
-                "tokens": sum(shard.counts.tokens.values()),
-            }
+            files[name] = listed(data, shard)
     index = {
         "schema": SCHEMA,
         "abi": uti.space.abi,
@@ -170,8 +176,13 @@ def _slices(
 def _items(config: FreshConfig, seed: int) -> Iterator[_Item]:
     for index in range(config.first, config.first + config.pictures):
         scene = make_scene(seed, "train", index)
-        picture = draw(scene, config.pixels)
-        yield _Item(f"fresh:scenes:{index:07}", "t2i", caption(scene), picture)
+        picture, task = draw(scene, config.pixels), "i2t" if config.sketches else "t2i"
+        yield _Item(f"fresh:scenes:{index:07}", task, caption(scene), picture)
+    for index in range(config.first, config.first + config.sketches):
+        scene = make_scene(seed, "train", index)
+        yield _Item(
+            f"fresh:sketches:{index:07}", "t2i", caption(scene), sketch(scene, config.pixels)
+        )
     for index in range(config.first, config.first + config.sounds):
         sound = make_sound(seed, "train", index)
         medium = Audio(sound.samples, RATE)
@@ -186,7 +197,7 @@ def _rows(uti: UTI, items: list[_Item]) -> list[dict[str, Any]]:
     """Rows of shards: the codecs' own codes, counted from 0 in each codebook."""
     rows = []
     for item, span in zip(items, uti.encode_batch([one.medium for one in items]), strict=True):
-        kind = "image" if item.task == "t2i" else "audio"
+        kind = "audio" if item.task == "t2a" else "image"
         codes = unflatten(span.ids, uti.space.books(kind)).reshape(-1).astype(np.int32)
         text = np.asarray(uti.text_codec.encode(item.text), dtype=np.int32)
         rows.append(

@@ -55,6 +55,7 @@ PARTS: dict[str, dict[type, type[nn.Module]]] = {
     "sound_codec": {SpeechCodecConfig: SpeechCodec},
     "image_codec": {ImageCodecConfig: ImageCodec},
     "rows": {RowsConfig: Rows},
+    "maker": {ThinkerConfig: Thinker},
 }
 """What each part may be. Where there is a choice, the config's file names the class."""
 BUILT_BY = {
@@ -68,6 +69,7 @@ BUILT_BY = {
     "sound_codec": "train_sound_codec",
     "image_codec": "train_image_codec",
     "rows": "train_rows",
+    "maker": "pretrain_tokens",
 }
 ALONE = ("image_codec", "sound_codec")
 """Parts that no other part is an ancestor of: they stand beside a model in its build."""

@@ -6,7 +6,7 @@ with speech, Talker steps between them, so that sound leaves while the reply is 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from lumoomni.errors import InputError
 from lumoomni.infer.answer import omni_embedder
 from lumoomni.infer.assemble import Parts, gather, preparer
 from lumoomni.infer.context import SHARE_FOR_SOUND, fit_sound, fit_turns
-from lumoomni.infer.draw import Artist, DrawConfig
+from lumoomni.infer.draw import PICTURE, Artist
 from lumoomni.infer.engine import GenerateConfig, generate
 from lumoomni.infer.listen import transcribe
 from lumoomni.infer.reply import AudioPart, ImagePart, Part, Reply, TextPart
@@ -182,7 +182,7 @@ class Lumo:
         """uint8 [S, S, 3]. Raises InputError for a model that cannot draw."""
         if self._artist is None:
             self._artist = Artist.open(self.parts.artifact.path, unproven=self.unproven)
-        return np.asarray(self._artist.draw([words], 1, DrawConfig(seed=seed))[0].made)
+        return np.asarray(self._artist.draw([words], 1, replace(PICTURE, seed=seed))[0].made)
 
     def _said(self, text: str, drawn: Sequence[np.ndarray]) -> Turn:
         """The model's own turn: what it drew stands before its words, as what is shown to it."""

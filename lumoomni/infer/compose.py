@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lumoomni.errors import InputError
-from lumoomni.infer.engine import left_pad, stepper
+from lumoomni.infer.engine import stepper
 from lumoomni.infer.sampling import SamplingConfig, sample
 from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.rows import RowThinker
@@ -84,22 +84,21 @@ def compose(
     guided = empty is not None and config.guidance != 1
     prompts = [list(ids) for ids in requests] + ([list(empty)] if guided and empty else [])
     count, device = len(requests), model.rows.row_table.device
-    padded = left_pad([model.embed(torch.tensor(ids, device=device)) for ids in prompts])
-    embeds, keys = padded.embeds, padded.keys
+    shown, keys = _left_padded(prompts, device)
     if guided:  # the empty request stands once for each one, so that its own history can differ
         order = torch.tensor([*range(count), *([count] * count)], device=device)
-        embeds, keys = embeds[order], keys[order]
-    columns = embeds.shape[1] + _longest(grammar, kind, config.most)
+        shown, keys = shown[order], keys[order]
+    columns = shown.shape[1] + _longest(grammar, kind, config.most)
     room = model.thinker.config.max_positions
     if columns > room:
         raise InputError(
-            f"a request of {embeds.shape[1]} ids and its answer need {columns} positions, the "
+            f"a request of {shown.shape[1]} ids and its answer need {columns} positions, the "
             f"Thinker has {room}; ask for less"
         )
-    cache = model.thinker.new_cache(len(embeds), columns)
+    cache = model.thinker.new_cache(len(shown), columns)
     spec = None if bool(keys.all()) else AttentionSpec(keys=keys)
-    hidden = model.thinker(embeds, attention=spec, cache=cache).hidden[:, -1]
-    advance = stepper(model.thinker, cache)
+    hidden = model(shown, spec, cache).hidden[:, -1]
+    stepping, advance = model.thinker, stepper(model.thinker, cache)
     chooser = _Chooser(model, config, count if guided else 0)
     state, ended = State(wanted=kind), torch.zeros(count, dtype=torch.bool, device=device)
     end = grammar.space.special(END[kind])
@@ -114,10 +113,22 @@ def compose(
         inside = going[going != end]
         if len(inside):
             state = grammar.step(state, int(inside[0]))
+            if model.stepping(int(inside[0])) is not stepping:
+                stepping = model.stepping(int(inside[0]))
+                advance = stepper(stepping, cache)
             hidden = advance(model.embed(torch.cat([chosen, chosen]) if guided else chosen))
     rows = torch.stack(out, 1).tolist()
     pressure = chooser.pressure()
     return [Composed(row[: row.index(end) + 1], pressure) for row in rows]
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(ids [B, T], which of them are real) with each prompt at the end of its row."""
+    longest = max(len(ids) for ids in prompts)
+    rows = [[0] * (longest - len(ids)) + list(ids) for ids in prompts]
+    lengths = torch.tensor([len(ids) for ids in prompts], device=device)
+    keys = torch.arange(longest, device=device) >= longest - lengths[:, None]
+    return torch.tensor(rows, device=device), keys
 
 
 def _asked_for(grammar: Grammar, requests: Sequence[Sequence[int]]) -> str:

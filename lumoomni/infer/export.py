@@ -16,7 +16,7 @@ from lumoomni.infer.assemble import PARTS, SETTINGS, TOKENIZER, load_settings
 from lumoomni.infer.base_model import Base, copy_text_files, load_base, open_base
 from lumoomni.infer.model_card import CardFacts, model_card
 from lumoomni.infer.row_package import grow
-from lumoomni.infer.row_use import ROWS, rows_of
+from lumoomni.infer.row_use import ROWS, refuse_maker, rows_of
 from lumoomni.model.hf_weights import config_to_hf, pieces, save_thinker
 from lumoomni.model.rows import RowThinker
 from lumoomni.model.thinker import Thinker
@@ -50,6 +50,7 @@ def export_hf(model: Path, out: Path, *, unproven: bool = False) -> Exported:
         base = open_base(model, unproven=unproven)
         if base.line is None:
             raise InputError(f"{model} is a Hugging Face folder already; give a build or artifact")
+        refuse_maker(base)
         rows = rows_of(base) if base.line.owner(f"{ROWS}.json") is not None else None
         if rows is not None and base.space is None:
             raise InputError(

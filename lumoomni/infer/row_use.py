@@ -58,6 +58,16 @@ def refuse_shape(shape: ThinkerConfig, rows: RowsConfig, where: str) -> None:
         raise InputError(f"{where}: {error}; use the base that they were trained on") from error
 
 
+def refuse_maker(base: Base) -> None:
+    """Raises InputError where new ids have matrices of their own, which no Qwen3 can have."""
+    if base.line is not None and base.line.owner("maker.json") is not None:
+        raise InputError(
+            f"{base.where} has matrices of its own for new ids (pretrain_tokens.routed), which its "
+            "rows mean nothing without and Qwen3 has no place for; use the artifact of train_rows, "
+            "or train with pretrain_tokens.routed=false"
+        )
+
+
 def pack_rows(source: Path, out: Path, *, unproven: bool = False) -> RowFacts:
     """Write the rows of an artifact or a build as a package of their own at `out`, all or nothing.
 
@@ -65,6 +75,7 @@ def pack_rows(source: Path, out: Path, *, unproven: bool = False) -> RowFacts:
     """
     with whole_folder(out, "the rows") as folder:
         base = open_base(source, unproven=unproven)
+        refuse_maker(base)
         rows = rows_of(base)
         if base.space is None:
             raise InputError(

@@ -7,8 +7,12 @@ resized or written, so every id of it is embedded and scored to the bit as befor
 
 Rows are float32 whatever the base's type, for small updates vanish in bfloat16, and are cast per
 use. A Thinker with tied tables gets one set of rows for both ends.
+
+Where codes are digits (`codecs/scalar.py`), their rows can share what equal digits have in common
+while they learn (`Shared`): a code that training never shows is then not a stranger.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumoomni.model.thinker import Thinker
+from lumoomni.model.attention import AttentionSpec, KVCache
+from lumoomni.model.routed import RoutedThinker
+from lumoomni.model.thinker import Thinker, ThinkerOutput
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,32 @@ class RowsConfig:
             )
 
 
+class Shared(nn.Module):
+    """A vector for each level of each digit, and for each two digits' levels; zero at first.
+
+    digits int64 [n, C] of n codes; what a code shares is the sum of its C (C + 1) / 2 vectors.
+    """
+
+    features: Tensor
+
+    def __init__(self, digits: Tensor, place: int, width: int) -> None:
+        super().__init__()
+        self.place = place
+        columns = list(digits.unbind(1))
+        for a, b in itertools.combinations(digits.unbind(1), 2):
+            columns.append(a * (int(b.max()) + 1) + b)
+        sizes = torch.tensor([int(one.max()) + 1 for one in columns])
+        starts = sizes.cumsum(0) - sizes
+        features = torch.stack(columns, 1) + starts.to(digits.device)
+        self.register_buffer("features", features, persistent=False)
+        self.level_table = nn.Parameter(torch.zeros(int(sizes.sum()), width))
+
+    def added_to(self, table: Tensor) -> Tensor:
+        """table [K, D] with what is shared added to the codes' rows."""
+        found = F.embedding_bag(self.features, self.level_table, mode="sum")
+        return F.pad(found, (0, 0, self.place, len(table) - self.place - len(found))) + table
+
+
 class Rows(nn.Module):
     """`row_table` [K, D] embeds, `row_head` [K, D] scores; one table when tied."""
 
@@ -44,13 +76,41 @@ class Rows(nn.Module):
         self.config = config
         self.row_table = nn.Parameter(torch.empty(config.count, config.width))
         self.row_head = None if config.tied else nn.Parameter(torch.empty_like(self.row_table))
+        self.shared: Shared | None = None
+        self.shared_head: Shared | None = None
         nn.init.normal_(self.row_table, std=0.02)
         if self.row_head is not None:
             nn.init.normal_(self.row_head, std=0.02)
 
+    def share(self, place: int, digits: Tensor) -> None:
+        """Let the codes from row `place` on, of digits [n, C], share what equal digits have."""
+        if not 0 <= place <= place + len(digits) <= self.config.count:
+            raise ValueError(
+                f"{len(digits)} codes from row {place} on do not fit into {self.config.count} rows"
+            )
+        self.shared = Shared(digits, place, self.config.width)
+        if self.row_head is not None:
+            self.shared_head = Shared(digits, place, self.config.width)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Add what is shared to the rows, and share no more."""
+        self.row_table.copy_(self.embedding_rows())
+        if self.row_head is not None:
+            self.row_head.copy_(self.head_rows())
+        self.shared = self.shared_head = None
+
+    def embedding_rows(self) -> Tensor:
+        """[K, D] that embed."""
+        return self.row_table if self.shared is None else self.shared.added_to(self.row_table)
+
     def head_rows(self) -> Tensor:
         """[K, D] that score: the tied table, or the head's own."""
-        return self.row_table if self.row_head is None else self.row_head
+        if self.row_head is None:
+            return self.embedding_rows()
+        return (
+            self.row_head if self.shared_head is None else self.shared_head.added_to(self.row_head)
+        )
 
     def embed(self, ids: Tensor, table: Tensor) -> Tensor:
         """ids [...] over both blocks -> [..., D] in the base table's type.
@@ -67,20 +127,22 @@ class Rows(nn.Module):
         base = F.embedding(ids.clamp(max=start - 1), table)
         if not bool(new.any()):
             return base
-        rows = F.embedding((ids - start).clamp(min=0), self.row_table).to(base.dtype)
+        rows = F.embedding((ids - start).clamp(min=0), self.embedding_rows()).to(base.dtype)
         return torch.where(new[..., None], rows, base)
 
 
 class RowThinker(nn.Module):
     """A Thinker with new rows: the same body, ids and logits over both blocks.
 
-    The Thinker is held, not owned: what is trained of it is the caller's business.
+    The Thinker is held, not owned: what is trained of it is the caller's business. With a `maker`,
+    new ids go through matrices of their own (`model/routed.py`).
     """
 
-    def __init__(self, thinker: Thinker, rows: Rows) -> None:
+    def __init__(self, thinker: Thinker, rows: Rows, maker: Thinker | None = None) -> None:
         super().__init__()
         refuse_misfit(thinker, rows.config)
-        self.thinker, self.rows = thinker, rows
+        self.thinker, self.rows, self.maker = thinker, rows, maker
+        self._routed = None if maker is None else RoutedThinker(thinker, maker)
 
     @property
     def size(self) -> int:
@@ -90,6 +152,20 @@ class RowThinker(nn.Module):
     def embed(self, ids: Tensor) -> Tensor:
         """ids [B, T] -> [B, T, D]."""
         return self.rows.embed(ids, self.thinker.token_table.weight)
+
+    def forward(
+        self, ids: Tensor, attention: AttentionSpec | None = None, cache: KVCache | None = None
+    ) -> ThinkerOutput:
+        """ids [B, T] -> hidden [B, T, D]; padding may be of any id."""
+        embeds = self.embed(ids)
+        if self._routed is None:
+            return self.thinker(embeds, attention=attention, cache=cache)
+        return self._routed(embeds, ids >= self.rows.config.start, attention, cache)
+
+    def stepping(self, first: int) -> Thinker:
+        """Whose matrices a position of this id goes through."""
+        new = self.maker is not None and first >= self.rows.config.start
+        return self.maker if new and self.maker is not None else self.thinker
 
     def head(self, hidden: Tensor) -> Tensor:
         """hidden [..., D] -> logits [..., V + K]. The base's product has the shape that it has

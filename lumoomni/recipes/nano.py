@@ -15,7 +15,7 @@ from lumoomni.data.manifest_world import WorldConfig
 from lumoomni.data.mixture import InstructMixture
 from lumoomni.data.token_mixture import TokenMix
 from lumoomni.data.world_shards import FreshConfig
-from lumoomni.infer.draw import DrawConfig
+from lumoomni.infer.draw import PICTURE
 from lumoomni.media.mel import MelConfig
 from lumoomni.model.audio import AudioTowerConfig
 from lumoomni.model.encoder import EncoderConfig
@@ -46,7 +46,7 @@ MEL = MelConfig(n_mels=80)
 WIDTH = 192
 LATENTS = 16
 BOOKS = 3
-FRESH = FreshConfig(pictures=24_000, sounds=4000, sentences=1000)
+FRESH = FreshConfig(pictures=12_000, sketches=20_000, sounds=4000, sentences=1000)
 """Both stages that learn tokens have the same, so that they are made once."""
 
 
@@ -193,7 +193,9 @@ def _align_connector() -> AlignConnectorConfig:
 
 def _tokenize() -> TokenizeConfig:
     return TokenizeConfig(
-        manifest=ManifestConfig(both_ways=True, world=WorldConfig(count=300, held=50)),
+        manifest=ManifestConfig(
+            both_ways=True, world=WorldConfig(count=300, held=50, sketches=True)
+        ),
         rows_per_shard=500,
         audit=DatasetAuditConfig(context=512),
         limits=DatasetLimits(min_train=1000, min_eval=100),
@@ -215,7 +217,7 @@ def _pretrain_tokens() -> PretrainTokensConfig:
         fresh=FRESH,
         loop=LoopConfig(steps=6000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
-        making=MakingConfig(draw=DrawConfig(temperature=0.85, guidance=2.0, watch=True)),
+        making=MakingConfig(draw=replace(PICTURE, watch=True)),
     )
 
 

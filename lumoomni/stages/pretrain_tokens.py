@@ -11,6 +11,7 @@ space too, and counts as a model of its own.
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -22,7 +23,9 @@ from lumoomni.audits.drawing import Sheet
 from lumoomni.audits.making import SPLITS, MakingConfig, Measured, known_pictures, measure
 from lumoomni.audits.text import heldout_loss
 from lumoomni.audits.token_lm import TaskScores
+from lumoomni.data.shard_set import ShardSet
 from lumoomni.data.world.reading import read_picture
+from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, bootstrap_ratio, exact
 from lumoomni.infer.assemble import SPACE, load_part, save_part
 from lumoomni.infer.draw import Artist
@@ -31,7 +34,9 @@ from lumoomni.media.audio import Audio, save_wav
 from lumoomni.media.image import save_png
 from lumoomni.media.sheet import sheet
 from lumoomni.model.lora import LoraSettings, attach, merge
+from lumoomni.model.routed import matrices, new_maker
 from lumoomni.model.rows import Rows, RowThinker
+from lumoomni.model.thinker import Thinker
 from lumoomni.pipeline import StageContext
 from lumoomni.runtime import atomic_write_text
 from lumoomni.stages.token_training import (
@@ -40,12 +45,14 @@ from lumoomni.stages.token_training import (
     batches_of,
     load_thinker,
     open_bench,
+    share_digits,
     text_share,
     training_sets,
 )
 from lumoomni.stages.train_rows import PACKAGE, READ, read_checks
+from lumoomni.train.freeze import freeze
 from lumoomni.train.loop import fit, site_of
-from lumoomni.train.tokens import TokenTask
+from lumoomni.train.tokens import Hold, TokenTask
 
 SHOWN, SOUNDS_KEPT = 30, 4
 
@@ -54,14 +61,19 @@ SHOWN, SOUNDS_KEPT = 30, 4
 class PretrainTokensConfig(TokenTrainingConfig):
     """Without `lora` the Thinker's blocks are trained whole; adapters are merged in the end.
 
-    `making` says how pictures and sounds are made when they are judged, and how many.
+    `routed` leaves the Thinker as it is: new ids go through matrices of their own, which start as
+    its copies (`model/routed.py`). Text then costs what it did, to the bit. `making` says how
+    pictures and sounds are made when they are judged, and how many.
     """
 
     lora: LoraSettings | None = None
+    routed: bool = False
     thinker_rate: float = 1.0
     rows_rate: float = 1.0
     """Learning rates of the Thinker and of the rows, as shares of `optim`'s."""
     z_loss: float = 0.0
+    hold_weight: float = 1.0
+    """How strongly states of plain text are held to what they were; 0 is not."""
     making: MakingConfig = field(default_factory=MakingConfig)
     min_seen: float = 0.9
     min_unseen: float = 0.8
@@ -79,6 +91,14 @@ class PretrainTokensConfig(TokenTrainingConfig):
     max_pressure: float = 0.02
     max_copies: float = 0.02
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.routed and self.lora is not None:
+            raise InputError(
+                "routed trains matrices beside the Thinker's and lora trains adapters on them; "
+                "leave one of both out"
+            )
+
 
 def run(context: StageContext) -> Report:
     """Train, measure, save `thinker`, `rows`, the rows' package, and what was drawn."""
@@ -88,10 +108,17 @@ def run(context: StageContext) -> Report:
     text, tasks = bench.held_text(), list(config.tasks)
     before_text, before = heldout_loss(model.thinker, text), bench.scores(model, tasks)
     sets = training_sets(context, bench)
+    share_digits(context, bench, model.rows)
     set_learning(model, config)
-    task = TokenTask(model, bench.uti.space, batches_of(bench, sets), z_loss=config.z_loss)
-    rates = {"thinker.": config.thinker_rate, "rows.": config.rows_rate}
+    task = task_of(context, bench, model, sets)
+    rates = {
+        "thinker.": config.thinker_rate,
+        "maker.": config.thinker_rate,
+        "rows.shared": config.shared_rate,
+        "rows.": config.rows_rate,
+    }
     fit(task, config.loop, config.optim, site_of(context), rates)
+    model.rows.settle()
     if config.lora is not None:
         merge(model.thinker)
     model.requires_grad_(False).eval()
@@ -114,12 +141,38 @@ def load_model(context: StageContext, bench: Bench) -> RowThinker:
     """The Thinker of `instruct` with the rows of `train_rows`."""
     thinker, rows = load_thinker(context, bench), load_part(context.parents["train_rows"], "rows")
     assert isinstance(rows, Rows)
-    return RowThinker(thinker, rows).eval()
+    maker = new_maker(thinker) if context.config.routed else None
+    return RowThinker(thinker, rows, maker).eval()
+
+
+def task_of(
+    context: StageContext, bench: Bench, model: RowThinker, sets: Sequence[ShardSet]
+) -> TokenTask:
+    """What is learned, with text held to what `instruct`'s Thinker made of it."""
+    config: PretrainTokensConfig = context.config
+    hold = None
+    if config.hold_weight and model.maker is None:
+        before = freeze(load_thinker(context, bench))
+        assert isinstance(before, Thinker)
+        hold = Hold(before, config.hold_weight)
+    return TokenTask(
+        model,
+        bench.uti.space,
+        batches_of(bench, sets),
+        z_loss=config.z_loss,
+        text_weight=config.text_weight,
+        hold=hold,
+    )
 
 
 def set_learning(model: RowThinker, config: PretrainTokensConfig) -> None:
-    """Rows learn, and the Thinker's blocks or adapters on them; its text table stays."""
+    """Rows learn, and the Thinker's blocks, adapters on them, or its maker; text's table stays."""
     model.requires_grad_(True)
+    if model.maker is not None:
+        model.requires_grad_(False)
+        for parameter in (*model.rows.parameters(), *matrices(model.maker)):
+            parameter.requires_grad_(True)
+        return
     if config.lora is not None:
         attach(model.thinker, config.lora)
         return
@@ -138,6 +191,8 @@ def save_both(context: StageContext, bench: Bench, model: RowThinker) -> None:
     """The Thinker, its rows, and the package of these."""
     save_part(context.out, "thinker", model.thinker)
     save_part(context.out, "rows", model.rows)
+    if model.maker is not None:
+        save_part(context.out, "maker", model.maker)
     package, base = context.out / PACKAGE, hash_file(context.out / "thinker.safetensors")
     save_rows(package, model.rows, bench.uti.space, base=base, base_llm=context.name)
 

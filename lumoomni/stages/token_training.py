@@ -12,6 +12,7 @@ import torch
 
 from lumoomni.artifacts import Artifact
 from lumoomni.audits.token_lm import Frequencies, TaskScores, score_task
+from lumoomni.codecs.scalar import digits
 from lumoomni.codecs.stored import IMAGE, SPEECH
 from lumoomni.data.conversation import Batch, Encoded, Layout, collate, text_turns
 from lumoomni.data.grouping import LengthGroups
@@ -26,7 +27,7 @@ from lumoomni.errors import InputError
 from lumoomni.gates import Metric, wilson
 from lumoomni.infer.assemble import holder, load_part, load_settings
 from lumoomni.model.attention import AttentionSpec
-from lumoomni.model.rows import RowsConfig, RowThinker
+from lumoomni.model.rows import Rows, RowsConfig, RowThinker
 from lumoomni.model.thinker import Thinker
 from lumoomni.pipeline import StageContext
 from lumoomni.stages.tokenize import SHARDS
@@ -56,7 +57,13 @@ class TokenTrainingConfig:
     start_until: float = 0.0
     fresh: FreshConfig = field(default_factory=FreshConfig)
     unsaid: float = 0.1
+    share_digits: bool = False
+    """Whether rows of codes that are digits share what equal digits have in common, and how fast
+    that moves beside a row's own part."""
+    shared_rate: float = 1.0
     text: str = "world"
+    text_weight: float = 1.0
+    """How much an id of text counts beside one of a picture or a sound, which have more ids."""
     context: int = 512
     loop: LoopConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -193,6 +200,18 @@ def codebooks(space: Artifact, bench: Bench) -> dict[int, torch.Tensor]:
     return found
 
 
+def share_digits(context: StageContext, bench: Bench, rows: Rows) -> None:
+    """Where the settings say so and the picture codec's codes are digits, rows share them."""
+    space = context.parents["build_token_space"]
+    if not bench.config.share_digits or f"{IMAGE}.json" not in space.manifest["files"]:
+        return
+    levels = load_part(space, IMAGE).config.levels  # type: ignore[union-attr]
+    if levels:
+        (book,) = bench.uti.space.books("image")
+        codes = torch.arange(book.size)
+        rows.share(book.start - bench.uti.space.new_rows.start, digits(codes, levels))  # type: ignore[arg-type]
+
+
 def training_sets(context: StageContext, bench: Bench) -> list[ShardSet]:
     """The shards of `tokenize`, and fresh ones if there are to be any."""
     fresh = bench.config.fresh
@@ -238,7 +257,7 @@ def text_share(model: RowThinker, items: Sequence[Encoded], batch: int = 32) -> 
     for first in range(0, len(items), batch):
         made = collate(list(items[first : first + batch]))
         spec = AttentionSpec(lengths=made.lengths)
-        hidden = model.thinker(model.embed(made.ids), attention=spec).hidden
+        hidden = model(made.ids, spec).hidden
         found = share_of_rows(hidden, made.labels, base, rows)
         total, count = total + found.total, count + found.count
     return Metric(value=total / count if count else float("nan"), n=count)
@@ -255,7 +274,7 @@ def text_bits(
         made = collate(list(items[first : first + batch]))
         spec = AttentionSpec(lengths=made.lengths)
         old = plain.head(plain(plain.embed(made.ids), attention=spec).hidden)
-        new = model.head(model.thinker(model.embed(made.ids), attention=spec).hidden)
+        new = model.head(model(made.ids, spec).hidden)
         same += int((old == new[..., :edge]).sum())
         count += old.numel()
     return wilson(same, count)

@@ -102,8 +102,11 @@ class CodecTask:
 
     def _sound(self, index: int) -> Sound:
         """A sound of the training split; of two, rather one with the event that is lost first."""
-        two = [make_sound(self._seed, "train", 2 * index + turn) for turn in (0, 1)]
-        return next((one for one in two if HARDEST in one.events), two[0])
+        first = make_sound(self._seed, "train", 2 * index)
+        if HARDEST in first.events:
+            return first
+        second = make_sound(self._seed, "train", 2 * index + 1)
+        return second if HARDEST in second.events else first
 
     def weight(self, batch: MelBatch) -> float:
         return float(batch.lengths.sum())

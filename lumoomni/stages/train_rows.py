@@ -24,6 +24,7 @@ from lumoomni.stages.token_training import (
     load_thinker,
     open_bench,
     rows_config,
+    share_digits,
     text_bits,
     text_share,
     training_sets,
@@ -78,8 +79,10 @@ def run(context: StageContext) -> Report:
         bench.uti.space,
         batches_of(bench, training_sets(context, bench)),
         z_loss=config.z_loss,
+        text_weight=config.text_weight,
     )
-    fit(task, config.loop, config.optim, site_of(context))
+    fit(task, config.loop, config.optim, site_of(context), {"rows.shared": config.shared_rate})
+    rows.settle()
     rows.eval()
     text = bench.held_text()
     metrics = {}
@@ -107,6 +110,7 @@ def new_rows(context: StageContext, bench: Bench, thinker: Thinker) -> Rows:
         for number, (place, vectors) in enumerate(books.items()):
             seed = context.seed + number
             start_from_vectors(rows, thinker, place, vectors, seed, config.start_share)
+    share_digits(context, bench, rows)
     return rows
 
 

@@ -13,6 +13,7 @@ import torch
 
 from lumoomni.artifacts import Artifact
 from lumoomni.audits.instructed import Asked, Examiner
+from lumoomni.audits.making import Measured, known_pictures
 from lumoomni.audits.making import measure as measure_made
 from lumoomni.audits.text import heldout_loss
 from lumoomni.audits.token_lm import TaskScores
@@ -27,6 +28,7 @@ from lumoomni.model.omni import OmniModel
 from lumoomni.model.rows import Rows, RowThinker
 from lumoomni.model.thinker import Thinker
 from lumoomni.pipeline import StageContext
+from lumoomni.runtime import atomic_write_text
 from lumoomni.stages import instruct, pretrain_tokens
 from lumoomni.stages.instruct import InstructConfig
 from lumoomni.stages.pretrain_tokens import PretrainTokensConfig
@@ -35,6 +37,7 @@ from lumoomni.stages.token_training import (
     batches_of,
     load_thinker,
     open_bench,
+    share_digits,
     text_share,
     training_sets,
 )
@@ -42,7 +45,7 @@ from lumoomni.train.answers import InstructTask
 from lumoomni.train.freeze import fingerprint, freeze
 from lumoomni.train.loop import LoopConfig, fit, site_of
 from lumoomni.train.optim import OptimConfig
-from lumoomni.train.tokens import TokenTask
+from lumoomni.train.tokens import Hold, TokenTask
 from lumoomni.train.turns import ByTurns
 
 BEFORE = ("instruct", "pretrain_tokens")
@@ -59,6 +62,9 @@ class UnifyConfig:
 
     omni: InstructConfig
     tokens: PretrainTokensConfig
+    train: bool = True
+    """With `tokens.routed` there is nothing to train: what sees features and what speaks tokens
+    have matrices of their own, and all is measured on the one model as it is."""
     omni_weight: float = 4.0
     loop: LoopConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -68,6 +74,11 @@ class UnifyConfig:
             raise InputError(
                 f"loop.accumulate is {self.loop.accumulate}, but half of an update's micro-batches "
                 "are features and half tokens; use an even number"
+            )
+        if self.train == self.tokens.routed:
+            raise InputError(
+                f"train is {self.train} and tokens.routed {self.tokens.routed}; a routed model is "
+                "joined as it is (train=false), any other is trained by turns (train=true)"
             )
         if self.tokens.lora is not None:
             raise InputError("unify trains the Thinker whole; leave tokens.lora out")
@@ -118,18 +129,8 @@ def run(context: StageContext) -> Report:
     spoken_for = freeze(load_thinker(context, bench))
     assert isinstance(spoken_for, Thinker)
     scores = bench.scores(model.tokens, list(config.tokens.tasks))
-    groups = instruct.groups_of(config.half, layout, data, context.seed)
-    answers = InstructTask(omni, groups, config.omni.hold_weight, spoken_for)
-    pretrain_tokens.set_learning(model.tokens, config.tokens)
-    tokens = TokenTask(
-        model.tokens,
-        bench.uti.space,
-        batches_of(bench, sides.sets),
-        z_loss=config.tokens.z_loss,
-    )
-    rates = {**instruct.rates_of(config.omni, omni), "rows.": config.tokens.rows_rate}
-    task = ByTurns(answers, tokens, config.omni_weight)
-    fit(task, config.loop, config.optim, site_of(context), rates)
+    if config.train:
+        learn(context, sides, model, spoken_for)
     for module in (omni, model.tokens):
         module.requires_grad_(False).eval()
     if frozen != (fingerprint(omni.vision), fingerprint(omni.audio)):
@@ -144,12 +145,46 @@ def run(context: StageContext) -> Report:
     )
 
 
+def learn(context: StageContext, sides: Sides, model: One, spoken_for: Thinker) -> None:
+    """Both stages' mixtures by turns."""
+    config: UnifyConfig = context.config
+    bench, omni, examiner = sides.bench, model.omni, sides.examiner
+    groups = instruct.groups_of(config.half, examiner.layout, examiner.data, context.seed)
+    answers = InstructTask(omni, groups, config.omni.hold_weight, spoken_for)
+    share_digits(context, bench, model.tokens.rows)
+    pretrain_tokens.set_learning(model.tokens, config.tokens)
+    tokens = TokenTask(
+        model.tokens,
+        bench.uti.space,
+        batches_of(bench, sides.sets),
+        z_loss=config.tokens.z_loss,
+        text_weight=config.tokens.text_weight,
+        hold=Hold(spoken_for, config.tokens.hold_weight) if config.tokens.hold_weight else None,
+    )
+    rates = {
+        **instruct.rates_of(config.omni, omni),
+        "rows.shared": config.tokens.shared_rate,
+        "rows.": config.tokens.rows_rate,
+    }
+    task = ByTurns(answers, tokens, config.omni_weight)
+    fit(task, config.loop, config.optim, site_of(context), rates)
+    model.tokens.rows.settle()
+
+
 def join(context: StageContext, config: UnifyConfig, bench: Bench) -> One:
     """The parts of both stages on the Thinker of the later one."""
     parents = context.parents
-    thinker = load_part(parents["pretrain_tokens"], "thinker")
-    rows = load_part(parents["pretrain_tokens"], "rows")
+    learned = parents["pretrain_tokens"]
+    thinker, rows = load_part(learned, "thinker"), load_part(learned, "rows")
+    has_maker = "maker.json" in learned.manifest["files"]
+    if has_maker != config.tokens.routed:
+        raise InputError(
+            f"{learned.path} {'has' if has_maker else 'has no'} matrices of its own for new ids, "
+            f"but tokens.routed is {config.tokens.routed}; set both stages alike"
+        )
+    maker = load_part(learned, "maker") if has_maker else None
     assert isinstance(thinker, Thinker) and isinstance(rows, Rows)
+    assert maker is None or isinstance(maker, Thinker)
     torch.manual_seed(context.seed)
     omni = OmniModel(
         thinker,
@@ -164,7 +199,7 @@ def join(context: StageContext, config: UnifyConfig, bench: Bench) -> One:
     table = getattr(omni.image_connector, "symbol_table", None)
     if table is not None:
         table.requires_grad_(False)
-    return One(omni, RowThinker(thinker, rows))
+    return One(omni, RowThinker(thinker, rows, maker))
 
 
 def measure(
@@ -189,7 +224,7 @@ def measure(
         metrics |= scores.metrics()
         metrics[f"tokens.{name}.change"] = pretrain_tokens.change(before[name], scores)
     context.progress.say(f"{context.name}: drawing, listening and reading")
-    known = pretrain_tokens.known_pictures(sides.sets)
+    known = known_pictures(sides.sets)
     artist = Artist(model.tokens, sides.bench.uti)
     made = measure_made(artist, tasks, config.tokens.making, context.seed, known)
     keep(context, sides, asked, made)
@@ -200,14 +235,14 @@ def keep(
     context: StageContext,
     sides: Sides,
     asked: list[Asked],
-    made: pretrain_tokens.Measured,
+    made: Measured,
 ) -> None:
     """Examples of both sides in one file, for the report."""
     pretrain_tokens.keep(context, made)
     path = context.out / "examples.jsonl"
     drawn = path.read_text()
     instruct.write_examples(context, sides.examiner.data, asked)
-    pretrain_tokens.atomic_write_text(path, path.read_text() + drawn)
+    atomic_write_text(path, path.read_text() + drawn)
 
 
 def beside(after: dict[str, Metric], parents: dict[str, Artifact]) -> dict[str, Metric]:

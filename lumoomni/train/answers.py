@@ -7,24 +7,20 @@ Costs: the model's forward and backward; holding the states, one forward more fo
 
 import copy
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lumoomni.data.conversation import Batch, Encoded, collate
 from lumoomni.data.grouping import LengthGroups
-from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.omni import OmniInputs, OmniModel
 from lumoomni.model.thinker import Thinker
+from lumoomni.train.hold import drift
 from lumoomni.train.loop import StepLoss
 from lumoomni.train.loss import lm_loss
 
 
 class InstructTask:
-    """Answers to conversations with media; on text alone, the Thinker's states stay as they were.
-
-    Learning without forgetting (arXiv 1606.09282), on states instead of answers: the Talker reads
-    them too, and was made for the old ones: those of `before`, or else of the Thinker as it is.
-    """
+    """Answers to conversations with media; on text alone, the Thinker's states stay as they were:
+    as those of `before`, or else as they are now (`train/hold.py`)."""
 
     def __init__(
         self,
@@ -63,21 +59,5 @@ class InstructTask:
         result = lm_loss(hidden, batch.labels, self._model.thinker.head_weight())
         if self._before is None:
             return StepLoss(result.total, {})
-        held = drift(self._before, hidden, batch) * result.count
+        held = drift(self._before, hidden, batch.ids, batch.lengths) * result.count
         return StepLoss(result.total + self._hold * held, {"held": float(held.detach())})
-
-
-def drift(before: Thinker, hidden: Tensor, batch: Batch) -> Tensor:
-    """How far the states of rows of plain text are from what they were, as a share of their size.
-
-    hidden [B, T, D] of the batch; a mean over the rows' tokens, 0 where no row is text alone.
-    """
-    rows = ((batch.ids >= 0).all(1)).nonzero()[:, 0]
-    if not len(rows):
-        return hidden.new_zeros(())
-    lengths = batch.lengths[rows]
-    with torch.no_grad():
-        wanted = before(before.embed(batch.ids[rows]), attention=AttentionSpec(lengths=lengths))
-    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-    old, new = wanted.hidden[real].float(), hidden[rows][real].float()
-    return (new - old).square().sum() / old.square().sum()

@@ -6,20 +6,35 @@ Costs: the Thinker's forward and backward; the head's only at supervised positio
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lumoomni.data.conversation import Batch
+from lumoomni.ids import IGNORE
 from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.rows import RowThinker
+from lumoomni.model.thinker import Thinker
+from lumoomni.train.hold import drift
 from lumoomni.train.loop import StepLoss
 from lumoomni.train.row_loss import RowLoss, row_loss
 from lumoomni.uti.space import TokenSpace
 
 
+@dataclass(frozen=True)
+class Hold:
+    """On rows of text alone, states stay near those of `before`, which is frozen; how strongly."""
+
+    before: Thinker
+    weight: float
+
+
 class TokenTask:
-    """Next-id prediction over the base's ids and the new ones. `batches` is pure."""
+    """Next-id prediction over the base's ids and the new ones. `batches` is pure.
+
+    An id of text counts `text_weight` times one of a picture or sound, of which there are more.
+    """
 
     def __init__(
         self,
@@ -29,15 +44,18 @@ class TokenTask:
         *,
         z_loss: float = 0.0,
         aux_weight: float = 0.0,
+        text_weight: float = 1.0,
+        hold: Hold | None = None,
     ) -> None:
-        learns = {"rows": model.rows, "thinker": model.thinker}
+        learns = {"rows": model.rows, "thinker": model.thinker, "maker": model.maker}
         self.modules: dict[str, nn.Module] = {
             name: module
             for name, module in learns.items()
-            if any(p.requires_grad for p in module.parameters())
+            if module is not None and any(p.requires_grad for p in module.parameters())
         }
-        self.helpers = (model,)
+        self.helpers = (model,) if hold is None else (model, hold.before)
         self._model, self._batches, self._z, self._aux = model, batches, z_loss, aux_weight
+        self._text, self._hold = text_weight, hold
         self._kinds = Kinds(space)
 
     def batch(self, index: int) -> Batch:
@@ -48,11 +66,26 @@ class TokenTask:
 
     def loss(self, batch: Batch) -> StepLoss:
         hidden, balance = states_of(self._model, batch)
-        found = loss_of(self._model, hidden, batch.labels, z_loss=self._z)
-        total = found.total
+        total, parts = self._weighed(hidden, batch.labels)
         if balance is not None:
-            total = total + self._aux * found.count * balance
-        return StepLoss(total, self._kinds.sums(found.each, found.targets))
+            total = total + self._aux * batch.weight() * balance
+        if self._hold is not None:
+            held = drift(self._hold.before, hidden, batch.ids, batch.lengths) * batch.weight()
+            total, parts = total + self._hold.weight * held, {**parts, "held": float(held.detach())}
+        return StepLoss(total, parts)
+
+    def _weighed(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The loss with text's own weight, and sums of it by kind without."""
+        if self._text == 1:
+            found = loss_of(self._model, hidden, labels, z_loss=self._z)
+            return found.total, self._kinds.sums(found.each, found.targets)
+        text = (labels >= 0) & (labels < self._model.rows.config.start)
+        total, parts = hidden.new_zeros(()), dict[str, float]()
+        for weight, kept in ((self._text, text), (1.0, ~text)):
+            found = loss_of(self._model, hidden, labels.where(kept, IGNORE), z_loss=self._z)
+            total = total + weight * found.total
+            parts |= self._kinds.sums(found.each, found.targets)
+        return total, parts
 
 
 class Kinds:
@@ -82,7 +115,7 @@ class Kinds:
 def states_of(model: RowThinker, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """(hidden [B, T, D], the balancing loss of experts if there are any) of a batch."""
     spec = AttentionSpec(lengths=batch.lengths, documents=batch.documents)
-    out = model.thinker(model.embed(batch.ids), attention=spec)
+    out = model(batch.ids, spec)
     return out.hidden, out.aux_loss
 
 

@@ -47,6 +47,16 @@ def test_each_task_both_ways(tmp_path: Path) -> None:
     assert any(r.split == "train" for r in records)
 
 
+def test_sketches_are_drawn_and_scenes_are_read(tmp_path: Path) -> None:
+    world = WorldConfig(seed=3, count=6, held=2, pixels=32, sketches=True)
+    make(tmp_path, world, both_ways=True)
+    records = list(read_manifest(tmp_path / "m.jsonl"))
+    tasks = {(r.id.split(":")[1], r.task) for r in records if r.image}
+    assert tasks == {("scenes", "i2t"), ("sketches", "t2i")}
+    assert sum(r.task == "t2i" for r in records) == sum(r.task == "i2t" for r in records) == 10
+    assert {r.task for r in records if r.audio} == {"a2t", "t2a"}
+
+
 def test_texts_are_true(tmp_path: Path) -> None:
     make(tmp_path)
     for record in read_manifest(tmp_path / "m.jsonl"):

@@ -93,3 +93,28 @@ def test_rows_of_codes_lie_as_their_codebook_does_and_are_as_loud_as_words() -> 
     assert float(loud) == pytest.approx(1.0, rel=1e-4)
     with pytest.raises(ValueError, match="8 codes from row 5 on"):
         start_from_vectors(model.rows, model.thinker, 5, vectors, seed=0)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_codes_share_what_their_digits_have_until_they_settle(tied: bool) -> None:
+    model = made(tied)
+    rows, digits = model.rows, torch.cartesian_prod(torch.arange(2), torch.arange(4))
+    before = rows.head_rows().detach().clone()
+    rows.share(3, digits)
+    assert torch.equal(rows.head_rows(), before)
+    optimiser = torch.optim.SGD([p for n, p in rows.named_parameters() if "shared" in n], lr=1.0)
+    # One code is pulled; those that share a digit with it move too, those that share none do not.
+    (rows.head_rows()[3 + 5].sum() + rows.embedding_rows()[3 + 5].sum()).backward()
+    optimiser.step()
+    moved = (rows.head_rows() - before).abs().sum(1).detach()
+    shares = (digits == digits[5]).any(1)
+    assert torch.equal(moved[3:11] > 0, shares)
+    assert moved[3 + 5] > 2.5 * moved[3:11][shares & (torch.arange(8) != 5)].max()
+    assert not moved[:3].any() and not moved[11:].any()
+    whole, ids = rows.head_rows().detach(), torch.tensor([[3, V + 8, V + 3]])
+    embedded = model.embed(ids).detach()
+    rows.settle()
+    assert torch.equal(rows.head_rows(), whole) and torch.equal(model.embed(ids), embedded)
+    assert {name for name, _ in rows.named_parameters()} <= {"row_table", "row_head"}
+    with pytest.raises(ValueError, match="do not fit"):
+        rows.share(5, digits)

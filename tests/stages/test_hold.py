@@ -9,7 +9,8 @@ from lumoomni.ids import IMAGE_PATCH
 from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.omni import OmniModel
 from lumoomni.model.thinker import Thinker
-from lumoomni.train.answers import InstructTask, drift
+from lumoomni.train.answers import InstructTask
+from lumoomni.train.hold import drift
 from tests.tiny import modules, text_codec
 
 
@@ -39,15 +40,20 @@ def test_only_rows_of_text_alone_are_held_and_only_their_real_tokens() -> None:
     ids[1, 2] = IMAGE_PATCH
     given = batch(ids, [6, 6, 4])
     hidden = states(after, given)
-    assert float(drift(before, hidden, given).detach()) < 1e-10
+    assert float(drift(before, hidden, given.ids, given.lengths).detach()) < 1e-10
     changed = hidden.detach().clone()
     changed[1] += 5.0  # a row with a picture
     changed[2, 4:] += 5.0  # padding
-    assert float(drift(before, changed, given)) < 1e-10
+    assert float(drift(before, changed, given.ids, given.lengths)) < 1e-10
     changed[2, 3] += 5.0
-    assert float(drift(before, changed, given)) > 1e-2
+    assert float(drift(before, changed, given.ids, given.lengths)) > 1e-2
+    padded = given.ids.clone()
+    padded[2, 4:] = before.config.vocab_size + 3  # padding of another block is no other word
+    assert float(drift(before, changed, padded, given.lengths)) > 1e-2
+    padded[2, 1] = before.config.vocab_size + 3  # but a row with a code is not text alone
+    assert float(drift(before, changed, padded, given.lengths)) < 1e-10
     pictures = batch(ids[1:2], [6])
-    assert float(drift(before, hidden[1:2].detach(), pictures)) == 0.0
+    assert float(drift(before, hidden[1:2].detach(), pictures.ids, pictures.lengths)) == 0.0
 
 
 def test_its_gradient_leads_back() -> None:
@@ -62,7 +68,7 @@ def test_its_gradient_leads_back() -> None:
     optimiser = torch.optim.Adam(after.parameters(), lr=2e-3)
     sizes = []
     for _ in range(40):
-        away = drift(before, states(after, given), given)
+        away = drift(before, states(after, given), given.ids, given.lengths)
         optimiser.zero_grad()
         away.backward()
         optimiser.step()

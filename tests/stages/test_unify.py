@@ -16,9 +16,10 @@ from lumoomni.data.conversation import Turn
 from lumoomni.errors import InputError
 from lumoomni.infer.assemble import find_artifact, gather
 from lumoomni.infer.chat import Choice, Lumo
-from lumoomni.infer.draw import Artist, DrawConfig, find_rows
+from lumoomni.infer.draw import PICTURE, Artist, DrawConfig, find_rows
 from lumoomni.infer.reply import AudioPart, ImagePart, TextPart
 from lumoomni.media.image import load_image
+from lumoomni.model.lora import LoraSettings
 from lumoomni.pipeline import build
 from lumoomni.recipes import RECIPES
 from lumoomni.runtime import Progress
@@ -86,7 +87,7 @@ def test_a_reply_holds_words_a_picture_and_speech(built: Path, tmp_path: Path) -
     lumo, choice = Lumo.load(built), Choice(max_new_tokens=4, seed=5)
     reply = lumo.chat("what is it?", draw="a red circle", speak=True, choice=choice)
     assert [type(one) for one in reply.parts] == [TextPart, ImagePart, AudioPart]
-    alone = Artist.open(built).draw(["a red circle"], 1, DrawConfig(seed=5))[0].made
+    alone = Artist.open(built).draw(["a red circle"], 1, replace(PICTURE, seed=5))[0].made
     assert np.array_equal(reply.images[0], alone)  # type: ignore[arg-type]
     # A later turn sees it: the pixels of the history are those that were drawn.
     more = lumo.layout.encode((*reply.history, Turn(role="user", text="why?")), open_answer=True)
@@ -107,6 +108,51 @@ def test_chat_writes_the_picture_where_it_is_told(built: Path, tmp_path: Path) -
     assert load_image(out).shape == (32, 32, 3)
     lame = CliRunner().invoke(app, [*words, "--draw", "a red circle"])
     assert lame.exit_code == 2 and "--image-out" in lame.output
+
+
+@pytest.mark.slow
+def test_a_routed_model_is_joined_and_text_stays_to_the_bit(tmp_path: Path) -> None:
+    config = replace(CONFIG, train=False, tokens=replace(CONFIG.tokens, routed=True))
+    out = tmp_path / "build"
+    build(unified(config), out, progress=Progress(silent=True), device="cpu")
+    stages = ("instruct", "pretrain_tokens", "unify")
+    thinkers = [load_file(out / name / "thinker.safetensors") for name in stages]
+    for one in thinkers[1:]:
+        assert all(torch.equal(one[name], thinkers[0][name]) for name in one)
+    maker = load_file(out / "pretrain_tokens" / "maker.safetensors")
+    moved = {name for name in maker if not torch.equal(maker[name], thinkers[0][name])}
+    assert moved == {name for name in maker if name.startswith("blocks.") and "norm" not in name}
+    joined = load_file(out / "unify" / "maker.safetensors")
+    assert all(torch.equal(maker[name], joined[name]) for name in maker)
+    for stage in stages[1:]:
+        assert open_artifact(out / stage).report.metrics["text.loss_ratio"].value == 1
+    assert gather(out).sources["maker"] == "unify"
+    artist = Artist.open(out)
+    assert artist.model.maker is not None
+    how = DrawConfig(temperature=1.0, guidance=2.0, tries=3, seed=1)
+    assert artist.draw(["a red circle"], 1, how)[0].made.shape == (32, 32, 3)  # type: ignore[union-attr]
+    reply = Lumo.load(out).chat("what is it?", draw="a red circle", choice=Choice(max_new_tokens=2))
+    assert len(reply.images) == 1
+    for words in (
+        ["export", str(out), str(tmp_path / "hf"), "--format", "hf"],
+        ["rows", "pack", str(out), str(tmp_path / "rows")],
+    ):
+        found = CliRunner().invoke(app, words)
+        assert found.exit_code == 2 and "pretrain_tokens.routed" in found.output.replace("\n", "")
+    packed = CliRunner().invoke(
+        app, ["rows", "pack", str(out / "train_rows"), str(tmp_path / "rows")]
+    )
+    assert packed.exit_code == 0, packed.output
+
+
+def test_routed_and_trained_by_turns_do_not_go_together() -> None:
+    routed = replace(CONFIG.tokens, routed=True)
+    with pytest.raises(InputError, match="train is True and"):
+        replace(CONFIG, tokens=routed)
+    with pytest.raises(InputError, match="train is False and"):
+        replace(CONFIG, train=False)
+    with pytest.raises(InputError, match="leave one of both out"):
+        replace(routed, lora=LoraSettings(rank=2, alpha=4.0))
 
 
 def test_of_two_bounds_on_the_text_the_stricter_one_counts() -> None:

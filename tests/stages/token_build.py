@@ -37,11 +37,14 @@ TOKENS = PretrainTokensConfig(
     mix=EVERY,
     start=TokenMix(t2i=1),
     start_until=0.5,
-    fresh=FreshConfig(pictures=10, sounds=4, sentences=2, pixels=32, rows_per_shard=6),
+    share_digits=True,
+    fresh=FreshConfig(pictures=6, sketches=4, sounds=4, sentences=2, pixels=32, rows_per_shard=6),
     loop=LoopConfig(steps=4, batch_size=6),
     optim=OptimConfig(lr=1e-3, matrix_lr=0.01, warmup=2),
     making=MakingConfig(
-        draw=DrawConfig(temperature=1.0, guidance=2.0, most=24, watch=True), pictures=3, sounds=3
+        draw=DrawConfig(temperature=1.0, guidance=2.0, tries=2, most=24, watch=True),
+        pictures=3,
+        sounds=3,
     ),
     eval_items=20,
 )
@@ -79,10 +82,15 @@ def space_stage(context: StageContext) -> Report:
     torch.manual_seed(0)
     image = ImageCodec(
         ImageCodecConfig(
-            image_size=32, fine_width=8, width=16, code_width=8, codebook_size=32, depth=1
+            image_size=32,
+            fine_width=8,
+            width=16,
+            code_width=2,
+            levels=(4, 8),
+            codebook_size=32,
+            depth=1,
         )
     )
-    image.quantiser.codebooks.normal_()
     entries = save_codecs(context.out, image, speech, tiny.MEL)
     write_space(context.out, codec, codec.vocab_size, entries, {"at": None})
     return Report(metrics={"m": exact(1.0)})
@@ -104,7 +112,9 @@ def recipe(
 ) -> Recipe:
     """All of it; without `gated` whatever is learned passes."""
     shards = TokenizeConfig(
-        manifest=ManifestConfig(both_ways=True, world=WorldConfig(count=12, held=10, pixels=32)),
+        manifest=ManifestConfig(
+            both_ways=True, world=WorldConfig(count=12, held=10, pixels=32, sketches=True)
+        ),
         rows_per_shard=20,
         audit=DatasetAuditConfig(context=512, sample=2, decode=2, batch=8),
     )
@@ -140,7 +150,7 @@ SENSES = ("train_audio_encoder", "train_vision_encoder", "train_codecs", "train_
 
 def unified(config: UnifyConfig) -> Recipe:
     """The same with all that `unify` joins; whatever it learns passes."""
-    made = recipe()
+    made = recipe(tokens=replace(TOKENS, routed=config.tokens.routed))
     senses = tuple(stage(name, part_stage, ("pretrain_text",)) for name in SENSES)
     before = ("pretrain_text", *SENSES, "instruct", "build_token_space", "tokenize")
     last = stage("unify", unify.run, (*before, "pretrain_tokens"), config)

@@ -4,6 +4,7 @@ Pictures of four codes; the text names the first one. A Thinker that knew no cod
 through new rows alone.
 """
 
+import copy
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from lumoomni.audits.token_lm import CONDITIONS, Frequencies, compose, score_task
 from lumoomni.codecs.facts import CodecFacts
 from lumoomni.data.conversation import Batch, Encoded, collate
+from lumoomni.errors import InputError
 from lumoomni.ids import IGNORE
 from lumoomni.model.rows import Rows, RowsConfig, RowThinker, start_from_text
 from lumoomni.model.thinker import Thinker, ThinkerConfig
@@ -22,8 +24,9 @@ from lumoomni.runtime import Progress
 from lumoomni.train.freeze import fingerprint, freeze
 from lumoomni.train.loop import FitSite, LoopConfig, fit
 from lumoomni.train.optim import OptimConfig
-from lumoomni.train.tokens import Kinds, TokenTask
-from lumoomni.uti.grammar import Grammar
+from lumoomni.train.tokens import Hold, Kinds, TokenTask
+from lumoomni.uti.grammar import PAD, Grammar
+from lumoomni.uti.sequence import Sequence as Ids
 from lumoomni.uti.space import TokenSpace, new_space
 from lumoomni.uti.tasks import Composer, parts_of
 
@@ -139,3 +142,38 @@ def test_conditions_keep_the_target_and_obey_the_grammar() -> None:
     assert (empty.labels != IGNORE).sum() == TILES + 2
     with pytest.raises(ValueError, match="no sample"):
         score_task(made(), ids, "t2i", [], Frequencies(ids))
+
+
+def test_text_can_weigh_more_and_sums_stay_as_they_are() -> None:
+    model, one = made(), batch(0, "i2t")
+    plain, heavy = (TokenTask(model, space(), batch, text_weight=w).loss(one) for w in (1.0, 3.0))
+    assert plain.parts == pytest.approx(heavy.parts, rel=1e-5)
+    more = float(heavy.total.detach() - plain.total.detach())
+    assert more == pytest.approx(2 * plain.parts["text"], rel=1e-4) and more > 0
+
+
+def test_states_of_text_alone_are_held() -> None:
+    model = made()
+    before = freeze(copy.deepcopy(model.thinker))
+    rows = [
+        Encoded(sequence=Ids(said, said, (), ()), pixels=(), mels=())
+        for said in [np.array([0, 1, 1])] * 3
+    ]
+    text, pictures = collate(rows, space().special(PAD)), batch(0, "i2t")
+    hold = Hold(before, 5.0)  # type: ignore[arg-type]
+    free, held = (TokenTask(model, space(), batch, hold=how) for how in (None, hold))
+    with torch.no_grad():
+        same = [float(one.loss(text).total) for one in (held, free)]
+        assert same[0] == pytest.approx(same[1], abs=1e-4)
+        for parameter in model.thinker.blocks.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    found = held.loss(text)
+    gap = float((found.total - free.loss(text).total).detach())
+    assert gap == pytest.approx(5 * found.parts["held"], rel=1e-3) and gap > 0.1
+    assert held.loss(pictures).parts["held"] == 0
+
+
+def test_sources_that_are_all_alike_are_told_in_a_sentence() -> None:
+    same = [Toy(str(i), np.array([2], np.int32), np.zeros(TILES, np.int32)) for i in range(20)]
+    with pytest.raises(InputError, match="all 20 held-out samples of i2t have the same source"):
+        score_task(made(), space(), "i2t", same, Frequencies(space()))

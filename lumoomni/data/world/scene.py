@@ -305,7 +305,7 @@ def draw(scene: Scene, size: int = 64) -> np.ndarray:
     """The picture, uint8[size, size, 3], with anti-aliased edges."""
     canvas = _background(scene.key, size)
     for thing in scene.things:
-        _paint(canvas, thing, size)
+        paint(canvas, thing, size)
     return (np.clip(canvas, 0.0, 255.0) + 0.5).astype(np.uint8)
 
 
@@ -329,7 +329,7 @@ def _background(key: int, size: int) -> np.ndarray:
     return canvas
 
 
-def _paint(canvas: np.ndarray, thing: Thing, size: int) -> None:
+def paint(canvas: np.ndarray, thing: Thing, size: int) -> None:
     """Blend one thing into the window of the canvas that it covers."""
     reach = thing.radius * size + 1.5
     cx, cy = thing.x * size - 0.5, thing.y * size - 0.5

@@ -1,0 +1,124 @@
+"""Two sets of matrices: text alone stays to the bit, equal ones change nothing, each its own."""
+
+import copy
+
+import pytest
+import torch
+
+from lumoomni.infer.compose import ComposeConfig, compose
+from lumoomni.infer.sampling import SamplingConfig
+from lumoomni.model.attention import AttentionSpec
+from lumoomni.model.moe import MoEConfig
+from lumoomni.model.routed import RoutedThinker, matrices, new_maker
+from lumoomni.model.rows import Rows, RowsConfig, RowThinker
+from lumoomni.model.thinker import Thinker, ThinkerConfig
+from lumoomni.uti.grammar import Grammar
+from tests.infer.test_compose import TEXT, made, request, space
+
+
+def routed(changed: bool = True, short_conv: int = 3) -> RowThinker:
+    """A Thinker and rows, with a maker whose matrices are others."""
+    plain = made(short_conv=short_conv)
+    maker = new_maker(plain.thinker)
+    if changed:
+        torch.manual_seed(5)
+        with torch.no_grad():
+            for matrix in matrices(maker):
+                matrix.add_(0.3 * torch.randn_like(matrix))
+    return RowThinker(plain.thinker, plain.rows, maker).eval()
+
+
+def mixed() -> torch.Tensor:
+    torch.manual_seed(2)
+    ids = torch.randint(0, TEXT, (3, 9))
+    ids[0, 3:7] += TEXT
+    ids[1, 0] = TEXT + 1
+    return ids
+
+
+@torch.no_grad()
+def test_equal_matrices_change_nothing_and_text_alone_never_meets_the_maker() -> None:
+    same, other, ids = routed(changed=False), routed(), mixed()
+    spec = AttentionSpec(lengths=torch.tensor([9, 7, 5]))
+    want = same.thinker(same.embed(ids), attention=spec).hidden
+    real = torch.arange(9) < torch.tensor([9, 7, 5])[:, None]
+    torch.testing.assert_close(same(ids, spec).hidden[real], want[real])
+    assert (other(ids, spec).hidden[:2] - want[:2]).abs().max() > 0.1
+    text = ids[2:]
+    plain = other.thinker(other.embed(text)).hidden
+    assert torch.equal(other(text).hidden, plain)
+
+
+@torch.no_grad()
+def test_what_comes_before_the_first_new_id_is_the_thinkers_and_new_ids_alone_the_makers() -> None:
+    model, ids = routed(), mixed()
+    found = model(ids).hidden
+    plain = model.thinker(model.embed(ids)).hidden
+    torch.testing.assert_close(found[0, :3], plain[0, :3])
+    assert (found[0, 3:] - plain[0, 3:]).abs().amax(-1).min() > 1e-3
+    new = ids[:1, 3:7]
+    assert model.maker is not None
+    torch.testing.assert_close(model(new).hidden, model.maker(model.embed(new)).hidden)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["img", "aud", "text"])
+def test_composed_step_by_step_as_read_at_once(kind: str) -> None:
+    model, grammar = routed(), Grammar(space())
+    asked = [request(kind, [1, 2, 3]), request(kind, [4])]
+    for one in asked:
+        (got,) = compose(model, grammar, [one], ComposeConfig(most=6))
+        ids = torch.tensor([[*one, *got.ids]])
+        logits = model.head(model(ids).hidden[0]).float()
+        state = grammar.run(one)
+        for place, chosen in enumerate(got.ids):
+            legal = torch.cat([torch.arange(r.start, r.end + 1) for r in grammar.legal(state)])
+            if len(legal) > 1 and place < len(got.ids) - 1:
+                best = legal[logits[len(one) + place - 1, legal].argmax()]
+                assert int(best) == chosen
+            state = grammar.step(state, chosen)
+    sampled = ComposeConfig(sampling=SamplingConfig(temperature=1.0), most=6, guidance=2.0)
+    empty = request(kind, [])
+    for ids, got in zip(asked, compose(model, grammar, asked, sampled, empty=empty), strict=True):
+        assert grammar.check([*ids, *got.ids]) == ""
+
+
+def test_gradients_reach_the_makers_matrices_and_the_view_shares_all_tensors() -> None:
+    model = routed()
+    model.requires_grad_(False)
+    assert model.maker is not None
+    for matrix in matrices(model.maker):
+        matrix.requires_grad_(True)
+    model(mixed()).hidden.square().sum().backward()
+    assert all(m.grad is not None and m.grad.abs().sum() > 0 for m in matrices(model.maker))
+    assert all(p.grad is None for p in model.thinker.parameters())
+    count = sum(p.numel() for p in model.parameters())
+    parts = (model.thinker, model.rows, model.maker)
+    assert count == sum(p.numel() for part in parts for p in part.parameters())
+    before = model(mixed()).hidden.detach()
+    with torch.no_grad():
+        model.maker.blocks[0].ffn.down.weight.zero_()  # type: ignore[union-attr, operator]
+        model.thinker.norm.weight.mul_(2)
+    assert (model(mixed()).hidden - before).abs().max() > 0.1
+    twin = copy.deepcopy(model)
+    torch.testing.assert_close(twin(mixed()).hidden, model(mixed()).hidden)
+
+
+def test_others_than_a_copy_are_refused() -> None:
+    base = made().thinker
+    with pytest.raises(ValueError, match="its Thinker's shape"):
+        RoutedThinker(base, made(short_conv=3).thinker)
+    config = ThinkerConfig(
+        vocab_size=8,
+        width=16,
+        layers=1,
+        heads=1,
+        kv_heads=1,
+        head_width=16,
+        ffn_width=16,
+        moe=MoEConfig(experts=2, active=1, ffn_width=8),
+    )
+    with pytest.raises(ValueError, match="experts"):
+        new_maker(Thinker(config))
+    rows = Rows(RowsConfig(start=TEXT, count=3, width=32, tied=False))
+    assert RowThinker(base, rows).maker is None
