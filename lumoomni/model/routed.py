@@ -12,6 +12,7 @@ meets the maker, so nothing that is learned for pictures and sounds can cost it 
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,26 @@ MATRICES = ("attention.qkv", "attention.out", "ffn.gate_up", "ffn.down")
 
 @dataclass
 class Route:
-    """Where the positions [B * T] of the present batch go; `back` undoes text first, new last."""
+    """The positions [B * T] of the present batch with text first, of which there are `text`; `back`
+    undoes this."""
 
-    text: Tensor
-    new: Tensor
+    order: Tensor
     back: Tensor
+    text: int
+
+
+class _Ordered(torch.autograd.Function):
+    """x [N, C] -> x[order]; `back` undoes it, so that the gradient need not be scattered."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(back)
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (back,) = ctx.saved_tensors
+        return grads[0].index_select(0, back), None, None
 
 
 class Routed(nn.Module):
@@ -41,13 +57,16 @@ class Routed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         (route,) = self._place
-        if not len(route.new):
+        if route.text == len(route.order):
             return self.text(x)
-        if not len(route.text):
+        if not route.text:
             return self.new(x)
-        flat = x.reshape(-1, x.shape[-1])
-        both = torch.cat([self.text(flat[route.text]), self.new(flat[route.new])])
-        return both[route.back].view(*x.shape[:-1], -1)
+        sorted_x = _Ordered.apply(x.reshape(-1, x.shape[-1]), route.order, route.back)
+        assert isinstance(sorted_x, Tensor)
+        text, new = sorted_x.tensor_split([route.text])
+        both = _Ordered.apply(torch.cat([self.text(text), self.new(new)]), route.back, route.order)
+        assert isinstance(both, Tensor)
+        return both.view(*x.shape[:-1], -1)
 
 
 class RoutedThinker:
@@ -77,9 +96,9 @@ class RoutedThinker:
     ) -> ThinkerOutput:
         """embeds [B, T, D] -> hidden [B, T, D]; `new` bool [B, T] says whose a position is."""
         flat = new.reshape(-1)
-        order = torch.cat([(~flat).nonzero()[:, 0], flat.nonzero()[:, 0]])
-        count = len(flat) - int(flat.sum())
-        self._place[:] = [Route(order[:count], order[count:], order.argsort())]
+        text, other = (~flat).nonzero()[:, 0], flat.nonzero()[:, 0]
+        order = torch.cat([text, other])
+        self._place[:] = [Route(order, order.argsort(), len(text))]
         return self._view(embeds, attention=attention, cache=cache)
 
 

@@ -204,17 +204,24 @@ def _tokenize() -> TokenizeConfig:
 
 def _train_rows() -> TrainRowsConfig:
     return TrainRowsConfig(
-        mix=TokenMix(i2t=3, a2t=3, t2i=1, t2a=1, text=1),
+        mix=TokenMix(i2t=3, a2t=3, t2i=1, t2a=1, text=2),
         fresh=FRESH,
-        loop=LoopConfig(steps=1000, batch_size=16, accumulate=2),
+        share_digits=True,
+        text_weight=3.0,
+        loop=LoopConfig(steps=600, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1e-2, weight_decay=0.0, warmup=20),
     )
 
 
 def _pretrain_tokens() -> PretrainTokensConfig:
     return PretrainTokensConfig(
-        mix=TokenMix(t2i=12, t2a=2, i2t=2, a2t=2, text=2),
+        mix=TokenMix(t2i=12, t2a=2, i2t=5, a2t=2, text=3),
         fresh=FRESH,
+        routed=True,
+        share_digits=True,
+        text_weight=3.0,
+        hold_weight=10.0,
+        rows_rate=0.5,
         loop=LoopConfig(steps=6000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
         making=MakingConfig(draw=replace(PICTURE, watch=True)),

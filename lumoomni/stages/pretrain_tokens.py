@@ -61,9 +61,10 @@ SHOWN, SOUNDS_KEPT = 30, 4
 class PretrainTokensConfig(TokenTrainingConfig):
     """Without `lora` the Thinker's blocks are trained whole; adapters are merged in the end.
 
-    `routed` leaves the Thinker as it is: new ids go through matrices of their own, which start as
-    its copies (`model/routed.py`). Text then costs what it did, to the bit. `making` says how
-    pictures and sounds are made when they are judged, and how many.
+    With `routed`, new ids go through matrices of their own, which start as the Thinker's copies
+    (`model/routed.py`). A `thinker_rate` of 0 then leaves the Thinker, and text, to the bit;
+    above 0 it learns to read what they made of pictures and sounds. `making` says how pictures and
+    sounds are made when they are judged, and how many.
     """
 
     lora: LoraSettings | None = None
@@ -71,6 +72,8 @@ class PretrainTokensConfig(TokenTrainingConfig):
     thinker_rate: float = 1.0
     rows_rate: float = 1.0
     """Learning rates of the Thinker and of the rows, as shares of `optim`'s."""
+    maker_rate: float = 1.0
+    """And of the matrices that new ids have, if they are `routed`."""
     z_loss: float = 0.0
     hold_weight: float = 1.0
     """How strongly states of plain text are held to what they were; 0 is not."""
@@ -93,6 +96,11 @@ class PretrainTokensConfig(TokenTrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.thinker_rate and not self.routed:
+            raise InputError(
+                "thinker_rate is 0, and nothing but rows would learn; set routed=true, or train "
+                "rows with train_rows"
+            )
         if self.routed and self.lora is not None:
             raise InputError(
                 "routed trains matrices beside the Thinker's and lora trains adapters on them; "
@@ -113,7 +121,7 @@ def run(context: StageContext) -> Report:
     task = task_of(context, bench, model, sets)
     rates = {
         "thinker.": config.thinker_rate,
-        "maker.": config.thinker_rate,
+        "maker.": config.maker_rate,
         "rows.shared": config.shared_rate,
         "rows.": config.rows_rate,
     }
@@ -151,7 +159,7 @@ def task_of(
     """What is learned, with text held to what `instruct`'s Thinker made of it."""
     config: PretrainTokensConfig = context.config
     hold = None
-    if config.hold_weight and model.maker is None:
+    if config.hold_weight and config.thinker_rate:
         before = freeze(load_thinker(context, bench))
         assert isinstance(before, Thinker)
         hold = Hold(before, config.hold_weight)
@@ -169,10 +177,11 @@ def set_learning(model: RowThinker, config: PretrainTokensConfig) -> None:
     """Rows learn, and the Thinker's blocks, adapters on them, or its maker; text's table stays."""
     model.requires_grad_(True)
     if model.maker is not None:
-        model.requires_grad_(False)
-        for parameter in (*model.rows.parameters(), *matrices(model.maker)):
+        model.maker.requires_grad_(False)
+        for parameter in matrices(model.maker):
             parameter.requires_grad_(True)
-        return
+    if not config.thinker_rate:
+        model.thinker.requires_grad_(False)
     if config.lora is not None:
         attach(model.thinker, config.lora)
         return

@@ -63,8 +63,8 @@ class UnifyConfig:
     omni: InstructConfig
     tokens: PretrainTokensConfig
     train: bool = True
-    """With `tokens.routed` there is nothing to train: what sees features and what speaks tokens
-    have matrices of their own, and all is measured on the one model as it is."""
+    """Where the Thinker was left as it was (`tokens.routed`, `tokens.thinker_rate` 0) there
+    is nothing to train: all is measured on the one model as it is."""
     omni_weight: float = 4.0
     loop: LoopConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -75,10 +75,10 @@ class UnifyConfig:
                 f"loop.accumulate is {self.loop.accumulate}, but half of an update's micro-batches "
                 "are features and half tokens; use an even number"
             )
-        if self.train == self.tokens.routed:
+        if not self.train and self.tokens.thinker_rate:
             raise InputError(
-                f"train is {self.train} and tokens.routed {self.tokens.routed}; a routed model is "
-                "joined as it is (train=false), any other is trained by turns (train=true)"
+                f"train is false, but tokens.thinker_rate is {self.tokens.thinker_rate}: a Thinker "
+                "that learned tokens must be trained by turns; set train=true"
             )
         if self.tokens.lora is not None:
             raise InputError("unify trains the Thinker whole; leave tokens.lora out")
@@ -163,6 +163,7 @@ def learn(context: StageContext, sides: Sides, model: One, spoken_for: Thinker) 
     )
     rates = {
         **instruct.rates_of(config.omni, omni),
+        "maker.": config.tokens.maker_rate,
         "rows.shared": config.tokens.shared_rate,
         "rows.": config.tokens.rows_rate,
     }

@@ -112,7 +112,8 @@ def test_chat_writes_the_picture_where_it_is_told(built: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_a_routed_model_is_joined_and_text_stays_to_the_bit(tmp_path: Path) -> None:
-    config = replace(CONFIG, train=False, tokens=replace(CONFIG.tokens, routed=True))
+    tokens = replace(CONFIG.tokens, routed=True, thinker_rate=0.0)
+    config = replace(CONFIG, train=False, tokens=tokens)
     out = tmp_path / "build"
     build(unified(config), out, progress=Progress(silent=True), device="cpu")
     stages = ("instruct", "pretrain_tokens", "unify")
@@ -145,14 +146,13 @@ def test_a_routed_model_is_joined_and_text_stays_to_the_bit(tmp_path: Path) -> N
     assert packed.exit_code == 0, packed.output
 
 
-def test_routed_and_trained_by_turns_do_not_go_together() -> None:
-    routed = replace(CONFIG.tokens, routed=True)
-    with pytest.raises(InputError, match="train is True and"):
-        replace(CONFIG, tokens=routed)
-    with pytest.raises(InputError, match="train is False and"):
+def test_settings_that_do_not_go_together_are_told() -> None:
+    with pytest.raises(InputError, match="must be trained by turns"):
         replace(CONFIG, train=False)
+    with pytest.raises(InputError, match="nothing but rows would learn"):
+        replace(CONFIG.tokens, thinker_rate=0.0)
     with pytest.raises(InputError, match="leave one of both out"):
-        replace(routed, lora=LoraSettings(rank=2, alpha=4.0))
+        replace(CONFIG.tokens, routed=True, lora=LoraSettings(rank=2, alpha=4.0))
 
 
 def test_of_two_bounds_on_the_text_the_stricter_one_counts() -> None:

@@ -150,7 +150,9 @@ SENSES = ("train_audio_encoder", "train_vision_encoder", "train_codecs", "train_
 
 def unified(config: UnifyConfig) -> Recipe:
     """The same with all that `unify` joins; whatever it learns passes."""
-    made = recipe(tokens=replace(TOKENS, routed=config.tokens.routed))
+    made = recipe(
+        tokens=replace(TOKENS, routed=config.tokens.routed, thinker_rate=config.tokens.thinker_rate)
+    )
     senses = tuple(stage(name, part_stage, ("pretrain_text",)) for name in SENSES)
     before = ("pretrain_text", *SENSES, "instruct", "build_token_space", "tokenize")
     last = stage("unify", unify.run, (*before, "pretrain_tokens"), config)
