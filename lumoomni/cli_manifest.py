@@ -46,6 +46,9 @@ def manifest(
     voices: Annotated[
         bool, typer.Option("--voices", help="World: many voices, not the narrator's alone.")
     ] = False,
+    sketches: Annotated[
+        bool, typer.Option("--sketches", help="World: pictures to be drawn are sketches.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Pair texts with their files, hash each file, and split by the hash; held-out data of the data
@@ -65,7 +68,9 @@ def manifest(
             limit=limit,
             most_defects=most_defects,
             licence=licence,
-            world=WorldConfig(seed=seed, held=held, pixels=pixels, voices=voices, **count),
+            world=WorldConfig(
+                seed=seed, held=held, pixels=pixels, voices=voices, sketches=sketches, **count
+            ),
         )
         root = _root(layout, audio_root, image_root)
         found = build_manifest(layout, path, out, root=root, config=config)

@@ -26,6 +26,7 @@ from lumoomni.audits.drawing import (
 from lumoomni.data.shard_set import ShardSet
 from lumoomni.gates import Metric
 from lumoomni.infer.draw import Artist, DrawConfig
+from lumoomni.runtime import Progress
 from lumoomni.uti.space import unflatten
 
 SPLITS = ("seen", "unseen")
@@ -55,7 +56,12 @@ class Measured:
 
 
 def measure(
-    artist: Artist, tasks: Collection[str], config: MakingConfig, seed: int, known: np.ndarray
+    artist: Artist,
+    tasks: Collection[str],
+    config: MakingConfig,
+    seed: int,
+    known: np.ndarray,
+    progress: Progress,
 ) -> Measured:
     """`known` [M, N] are the codes of training pictures. Raises InputError when there are none."""
     found: dict[str, Metric] = {}
@@ -63,15 +69,20 @@ def measure(
     kept: dict[str, Sheet] = {}
     plan = [("image", "draw", split) for split in SPLITS if "t2i" in tasks]
     plan += [("audio", "sound", split) for split in SPLITS if "t2a" in tasks]
-    for kind, name, split in plan:
-        image = kind == "image"
-        wanted = (
-            scenes(seed, split, config.pictures) if image else sounds(seed, split, config.sounds)
-        )
-        sheets = conditions(artist, kind, wanted, config.draw)
-        found |= condition_metrics(name, split, sheets, through_codec(artist, wanted))
-        every += sheets.values()
-        kept[f"{kind}.{split}"] = sheets["correct"]
+    total = sum(config.pictures if kind == "image" else config.sounds for kind, _, _ in plan)
+    with progress.task("made and judged", total=total, unit="item") as bar:
+        for kind, name, split in plan:
+            image = kind == "image"
+            wanted = (
+                scenes(seed, split, config.pictures)
+                if image
+                else sounds(seed, split, config.sounds)
+            )
+            sheets = conditions(artist, kind, wanted, config.draw)
+            found |= condition_metrics(name, split, sheets, through_codec(artist, wanted))
+            every += sheets.values()
+            kept[f"{kind}.{split}"] = sheets["correct"]
+            bar.update(len(wanted))
     found |= form(artist, every) if every else {}
     if "t2i" in tasks:
         new = scenes(seed, "seen", config.pictures)

@@ -83,9 +83,9 @@ class RoutedThinker:
         for own, other in zip(self._view.blocks, maker.blocks, strict=True):
             for name in MATRICES:
                 parent, _, last = name.rpartition(".")
-                pair = own.get_submodule(name), other.get_submodule(name)
-                assert isinstance(pair[0], nn.Linear) and isinstance(pair[1], nn.Linear)
-                setattr(own.get_submodule(parent), last, Routed(*pair, self._place))
+                text, new = own.get_submodule(name), other.get_submodule(name)
+                assert isinstance(text, nn.Linear) and isinstance(new, nn.Linear)
+                setattr(own.get_submodule(parent), last, Routed(text, new, self._place))
 
     def __call__(
         self,

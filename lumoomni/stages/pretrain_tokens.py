@@ -140,7 +140,9 @@ def run(context: StageContext) -> Report:
         metrics[f"tokens.{name}.change"] = change(before[name], scores)
     context.progress.say(f"{context.name}: drawing, listening and reading")
     artist = Artist(model, bench.uti)
-    made = measure(artist, tasks, config.making, context.seed, known_pictures(sets))
+    made = measure(
+        artist, tasks, config.making, context.seed, known_pictures(sets), context.progress
+    )
     keep(context, made)
     return Report(metrics={**metrics, **made.metrics}, notes={"abi": bench.uti.space.abi})
 

@@ -227,7 +227,7 @@ def measure(
     context.progress.say(f"{context.name}: drawing, listening and reading")
     known = known_pictures(sides.sets)
     artist = Artist(model.tokens, sides.bench.uti)
-    made = measure_made(artist, tasks, config.tokens.making, context.seed, known)
+    made = measure_made(artist, tasks, config.tokens.making, context.seed, known, context.progress)
     keep(context, sides, asked, made)
     return {**metrics, **made.metrics}
 
