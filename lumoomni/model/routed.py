@@ -70,10 +70,12 @@ class Routed(nn.Module):
 
 
 class RoutedThinker:
-    """A view of a Thinker and its maker, which own all that is in it."""
+    """A view of a Thinker and its maker, which own all that is in it. From here on the maker shares
+    all but its matrices with the Thinker: alone, it steps as the view reads."""
 
     def __init__(self, thinker: Thinker, maker: Thinker) -> None:
         refuse_unlike(thinker, maker)
+        _tie(thinker, maker)
         self._place: list[Route] = []
         # Shares every tensor, and every module that holds no others: only what leads to matrices
         # is new, so that whatever moves or switches the Thinker moves and switches this.
@@ -108,10 +110,18 @@ def new_maker(thinker: Thinker) -> Thinker:
     return copy.deepcopy(thinker)
 
 
-def matrices(maker: Thinker) -> list[nn.Parameter]:
+def matrices(maker: Thinker) -> nn.ModuleList:
     """What of a maker is its own; the rest is the Thinker's."""
-    found = [block.get_submodule(name) for block in maker.blocks for name in MATRICES]
-    return [parameter for module in found for parameter in module.parameters()]
+    return nn.ModuleList(block.get_submodule(name) for block in maker.blocks for name in MATRICES)
+
+
+def _tie(thinker: Thinker, maker: Thinker) -> None:
+    """Put the Thinker's norms, tables and convolution in the place of the maker's."""
+    own = {id(parameter) for parameter in matrices(maker).parameters()}
+    for name, parameter in list(maker.named_parameters()):
+        if id(parameter) not in own:
+            parent, _, last = name.rpartition(".")
+            setattr(maker.get_submodule(parent), last, thinker.get_parameter(name))
 
 
 def refuse_unlike(thinker: Thinker, maker: Thinker) -> None:

@@ -34,7 +34,7 @@ from lumoomni.media.audio import Audio, save_wav
 from lumoomni.media.image import save_png
 from lumoomni.media.sheet import sheet
 from lumoomni.model.lora import LoraSettings, attach, merge
-from lumoomni.model.routed import matrices, new_maker
+from lumoomni.model.routed import new_maker
 from lumoomni.model.rows import Rows, RowThinker
 from lumoomni.model.thinker import Thinker
 from lumoomni.pipeline import StageContext
@@ -178,10 +178,6 @@ def task_of(
 def set_learning(model: RowThinker, config: PretrainTokensConfig) -> None:
     """Rows learn, and the Thinker's blocks, adapters on them, or its maker; text's table stays."""
     model.requires_grad_(True)
-    if model.maker is not None:
-        model.maker.requires_grad_(False)
-        for parameter in matrices(model.maker):
-            parameter.requires_grad_(True)
     if not config.thinker_rate:
         model.thinker.requires_grad_(False)
     if config.lora is not None:

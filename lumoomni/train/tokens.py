@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lumoomni.data.conversation import Batch
 from lumoomni.ids import IGNORE
 from lumoomni.model.attention import AttentionSpec
+from lumoomni.model.routed import matrices
 from lumoomni.model.rows import RowThinker
 from lumoomni.model.thinker import Thinker
 from lumoomni.train.hold import drift
@@ -47,11 +48,13 @@ class TokenTask:
         text_weight: float = 1.0,
         hold: Hold | None = None,
     ) -> None:
-        learns = {"rows": model.rows, "thinker": model.thinker, "maker": model.maker}
+        learns: dict[str, nn.Module] = {"rows": model.rows, "thinker": model.thinker}
+        if model.maker is not None:
+            learns["maker"] = matrices(model.maker)
         self.modules: dict[str, nn.Module] = {
             name: module
             for name, module in learns.items()
-            if module is not None and any(p.requires_grad for p in module.parameters())
+            if any(p.requires_grad for p in module.parameters())
         }
         self.helpers = (model,) if hold is None else (model, hold.before)
         self._model, self._batches, self._z, self._aux = model, batches, z_loss, aux_weight

@@ -23,8 +23,11 @@ def routed(changed: bool = True, short_conv: int = 3) -> RowThinker:
     if changed:
         torch.manual_seed(5)
         with torch.no_grad():
-            for matrix in matrices(maker):
+            for matrix in matrices(maker).parameters():
                 matrix.add_(0.3 * torch.randn_like(matrix))
+            # The Thinker learns too: whatever the maker has not of its own it must not keep.
+            for parameter in plain.thinker.parameters():
+                parameter.add_(0.2 * torch.randn_like(parameter))
     return RowThinker(plain.thinker, plain.rows, maker).eval()
 
 
@@ -87,13 +90,12 @@ def test_gradients_reach_the_makers_matrices_and_the_view_shares_all_tensors() -
     model = routed()
     model.requires_grad_(False)
     assert model.maker is not None
-    for matrix in matrices(model.maker):
-        matrix.requires_grad_(True)
+    own = list(matrices(model.maker).requires_grad_(True).parameters())
     model(mixed()).hidden.square().sum().backward()
-    assert all(m.grad is not None and m.grad.abs().sum() > 0 for m in matrices(model.maker))
+    assert all(m.grad is not None and m.grad.abs().sum() > 0 for m in own)
     assert all(p.grad is None for p in model.thinker.parameters())
     count = sum(p.numel() for p in model.parameters())
-    parts = (model.thinker, model.rows, model.maker)
+    parts = (model.thinker, model.rows, matrices(model.maker))
     assert count == sum(p.numel() for part in parts for p in part.parameters())
     before = model(mixed()).hidden.detach()
     with torch.no_grad():
