@@ -105,7 +105,7 @@ def compose(
     out: list[Tensor] = []
     while not bool(ended.all()):
         ranges = _bounded(grammar, state, config.most, end)
-        chosen = torch.where(ended, end, chooser(hidden, ranges))
+        chosen = torch.where(ended, end, chooser(hidden, ranges, ~ended))
         out.append(chosen)
         # All that go on have as many ids: where one may end, the others begin a frame or a word.
         going = chosen[~ended]
@@ -167,12 +167,13 @@ class _Chooser:
         self._slices: dict[tuple[Range, ...], _Legal] = {}
         self._illegal: list[Tensor] = []
 
-    def __call__(self, hidden: Tensor, ranges: tuple[Range, ...]) -> Tensor:
+    def __call__(self, hidden: Tensor, ranges: tuple[Range, ...], going: Tensor) -> Tensor:
+        """What follows an answer's end (`going` [B] false) means nothing, and is not watched."""
         batch = self._guided or len(hidden)
         legal = self._legal(ranges)
         if self._config.watch:
             whole = self._model.head(hidden[:batch]).float().softmax(-1)
-            self._illegal.append(1 - whole[:, legal.ids].sum(-1))
+            self._illegal.append((1 - whole[:, legal.ids].sum(-1))[going])
         if len(legal.ids) == 1:
             return legal.ids.expand(batch)
         logits = (hidden @ legal.weight.t()).float()

@@ -149,3 +149,22 @@ def test_requests_that_cannot_be_met_are_refused() -> None:
         compose(made(), grammar, [[1, 2]], ComposeConfig())
     with pytest.raises(InputError, match="need 12 positions, the Thinker has 8"):
         compose(made(8), grammar, [request("img", [1])], ComposeConfig())
+
+
+def test_pressure_is_that_of_what_is_said_and_not_of_what_follows_its_end() -> None:
+    grammar, model = Grammar(space()), made()
+    ends: dict[int, list[int]] = {}
+    for word in range(24):
+        asked = request("text", [word])
+        (one,) = compose(model, grammar, [asked], ComposeConfig(most=12))
+        ends.setdefault(len(one.ids), asked)
+    assert len(ends) > 1, "all answers are as long as each other, and nothing is tested"
+    both = [ends[min(ends)], ends[max(ends)]]
+    watched = ComposeConfig(most=12, watch=True)
+    alone = [compose(model, grammar, [one], watched)[0] for one in both]
+    together = compose(model, grammar, both, watched)
+    assert [one.ids for one in together] == [one.ids for one in alone]
+    counts = [len(one.ids) for one in alone]
+    assert counts[0] < counts[1]
+    wanted = sum(one.pressure * n for one, n in zip(alone, counts, strict=True)) / sum(counts)  # type: ignore[operator]
+    assert together[0].pressure == pytest.approx(wanted, abs=1e-5)
