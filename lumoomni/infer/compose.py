@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lumoomni.errors import InputError
 from lumoomni.infer.engine import stepper
@@ -124,11 +125,10 @@ def compose(
 
 def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """(ids [B, T], which of them are real) with each prompt at the end of its row."""
-    longest = max(len(ids) for ids in prompts)
-    rows = [[0] * (longest - len(ids)) + list(ids) for ids in prompts]
-    lengths = torch.tensor([len(ids) for ids in prompts], device=device)
-    keys = torch.arange(longest, device=device) >= longest - lengths[:, None]
-    return torch.tensor(rows, device=device), keys
+    rows = [torch.tensor(ids, device=device) for ids in prompts]
+    keys = [torch.ones_like(row, dtype=torch.bool) for row in rows]
+    ids, real = (pad_sequence(x, batch_first=True, padding_side="left") for x in (rows, keys))
+    return ids, real
 
 
 def _asked_for(grammar: Grammar, requests: Sequence[Sequence[int]]) -> str:

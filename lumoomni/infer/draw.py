@@ -136,7 +136,9 @@ class Artist:
         long.
         """
         spans = self._spans(asked)
-        tries = 1 if kind == "text" else config.tries
+        # Nothing is read back of a text, nor of what nothing was asked of.
+        says = kind != "text" and any(len(one.ids) for one in spans)
+        tries = config.tries if says else 1
         composed = self._composed(kind, [one for one in spans for _ in range(tries)], config)
         if tries > 1:
             composed = self._best(kind, spans, composed, tries)
@@ -160,8 +162,8 @@ class Artist:
     ) -> list[Composed]:
         """Of each `tries` answers in a row the one that its words are best read off."""
         texts = [one for one in spans for _ in range(tries)]
-        made = [TokenSpan(kind, _inner(one)) for one in composed]
-        scores = read_back(self.model, self.uti.space, texts, made).reshape(-1, tries)
+        shown = [self.request("text", TokenSpan(kind, _inner(one))) for one in composed]
+        scores = read_back(self.model, self.uti.space, texts, shown).reshape(-1, tries)
         return [composed[k * tries + int(one)] for k, one in enumerate(scores.argmax(1))]
 
     def request(self, kind: str, span: TokenSpan | None) -> list[int]:

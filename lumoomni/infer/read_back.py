@@ -1,7 +1,7 @@
 """Which of several pictures or sounds serves its words best: the one that they are best read off.
 
 Knows: a Thinker with new rows, the token space. Does not know: how media are made, or what is right
-in them. Costs: one pass over each candidate, no head but text's; a tenth of making it.
+in them. Costs: one pass over each candidate, no head but text's.
 
 What draws can also read. Of some drawings of the same words, the one from which the model itself is
 least surprised to read these words is kept (as pictures were ranked by a second model in arXiv
@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.rows import RowThinker
-from lumoomni.uti.grammar import END, REQUEST, START
+from lumoomni.uti.grammar import END, START
 from lumoomni.uti.interface import TokenSpan
 from lumoomni.uti.space import TokenSpace
 
@@ -26,25 +26,23 @@ AT_ONCE = 64
 
 
 def read_back(
-    model: RowThinker, space: TokenSpace, texts: Sequence[TokenSpan], made: Sequence[TokenSpan]
+    model: RowThinker,
+    space: TokenSpace,
+    texts: Sequence[TokenSpan],
+    shown: Sequence[Sequence[int]],
 ) -> np.ndarray:
-    """float64 [n]: the log-probability of each text, read off what was made of it.
+    """float64 [n]: the log-probability of each text, asked for by a request that shows what was
+    made of it.
 
     An empty text says nothing and gets 0, so that all serve it alike.
     """
-    found = np.zeros(len(made))
+    found = np.zeros(len(shown))
     told = [k for k, text in enumerate(texts) if len(text.ids)]
     for first in range(0, len(told), AT_ONCE):
         part = told[first : first + AT_ONCE]
-        pairs = [(_shown(space, made[k]), _said(space, texts[k])) for k in part]
+        pairs = [(shown[k], _said(space, texts[k])) for k in part]
         found[part] = _scores(model, space, pairs)
     return found
-
-
-def _shown(space: TokenSpace, span: TokenSpan) -> list[int]:
-    special = space.special
-    markers = special(START[span.kind]), special(END[span.kind])
-    return [markers[0], *span.ids.tolist(), markers[1], special(REQUEST["text"])]
 
 
 def _said(space: TokenSpace, text: TokenSpan) -> list[int]:
@@ -53,7 +51,7 @@ def _said(space: TokenSpace, text: TokenSpan) -> list[int]:
 
 @torch.inference_mode()
 def _scores(
-    model: RowThinker, space: TokenSpace, pairs: Sequence[tuple[list[int], list[int]]]
+    model: RowThinker, space: TokenSpace, pairs: Sequence[tuple[Sequence[int], list[int]]]
 ) -> np.ndarray:
     device = model.rows.row_table.device
     rows = [torch.tensor([*shown, *said], device=device) for shown, said in pairs]

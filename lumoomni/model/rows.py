@@ -164,8 +164,9 @@ class RowThinker(nn.Module):
 
     def stepping(self, first: int) -> Thinker:
         """Whose matrices a position of this id goes through."""
-        new = self.maker is not None and first >= self.rows.config.start
-        return self.maker if new and self.maker is not None else self.thinker
+        if self.maker is None or first < self.rows.config.start:
+            return self.thinker
+        return self.maker
 
     def head(self, hidden: Tensor) -> Tensor:
         """hidden [..., D] -> logits [..., V + K]. The base's product has the shape that it has

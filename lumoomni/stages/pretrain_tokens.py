@@ -10,7 +10,6 @@ space too, and counts as a model of its own.
 """
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -27,7 +26,7 @@ from lumoomni.data.shard_set import ShardSet
 from lumoomni.data.world.reading import read_picture
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, bootstrap_ratio, exact
-from lumoomni.infer.assemble import SPACE, load_part, save_part
+from lumoomni.infer.assemble import load_part, save_part
 from lumoomni.infer.draw import Artist
 from lumoomni.infer.row_package import save_rows
 from lumoomni.media.audio import Audio, save_wav
@@ -53,6 +52,7 @@ from lumoomni.stages.train_rows import PACKAGE, READ, read_checks
 from lumoomni.train.freeze import freeze
 from lumoomni.train.loop import fit, site_of
 from lumoomni.train.tokens import Hold, TokenTask
+from lumoomni.uti.space_file import save_space
 
 SHOWN, SOUNDS_KEPT = 30, 4
 
@@ -189,17 +189,18 @@ def set_learning(model: RowThinker, config: PretrainTokensConfig) -> None:
 
 
 def save(context: StageContext, bench: Bench, model: RowThinker) -> None:
-    """Both parts, the package of rows, and the token space that marks a model of its own."""
+    """What was trained, and the token space that marks a model of its own."""
     save_both(context, bench, model)
-    shutil.copyfile(context.out / PACKAGE / SPACE, context.out / SPACE)
+    save_space(context.out, bench.uti.space, {"at": None})  # the manifest has the date
 
 
 def save_both(context: StageContext, bench: Bench, model: RowThinker) -> None:
-    """The Thinker, its rows, and the package of these."""
+    """The Thinker, its rows, and the package of these, or the maker."""
     save_part(context.out, "thinker", model.thinker)
     save_part(context.out, "rows", model.rows)
-    if model.maker is not None:
+    if model.maker is not None:  # without which its rows mean nothing, so they are no package
         save_part(context.out, "maker", model.maker)
+        return
     package, base = context.out / PACKAGE, hash_file(context.out / "thinker.safetensors")
     save_rows(package, model.rows, bench.uti.space, base=base, base_llm=context.name)
 

@@ -22,7 +22,11 @@ def test_scores_are_those_of_the_text_given_the_picture() -> None:
     model, composer = made(short_conv=3), Composer(space())
     texts = [span("text", 4, 9, 2), span("text", 7), span("text")]
     codes = [[1, 2, 3, 4, 5, 6], [0, 0, 0, 0, 0, 0], [8, 7, 6, 5, 4, 3]]
-    found = read_back(model, space(), texts, [span("image", *one) for one in codes])
+    shown = []
+    for one in codes:
+        parts = [Part("image", np.array(one)), Part("text", np.array([1]), target=True)]
+        shown.append(composer.compose(parts).ids[:-3].tolist())
+    found = read_back(model, space(), texts, shown)
     assert found.shape == (3,) and found[2] == 0
     text, end = space().named("TEXT"), space().special("<|text_end|>")
     for k in (0, 1):
@@ -43,9 +47,9 @@ def test_scores_are_those_of_the_text_given_the_picture() -> None:
 def test_the_best_of_each_prompts_tries_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
 
-    def likes_the_highest(model, space, texts, made):  # type: ignore[no-untyped-def]
-        asked.append((len(texts), len(made)))
-        return np.array([float(one.ids.sum()) for one in made])
+    def likes_the_highest(model, space, texts, shown):  # type: ignore[no-untyped-def]
+        asked.append((len(texts), len(shown)))
+        return np.array([float(sum(one)) for one in shown])
 
     monkeypatch.setattr(draw, "read_back", likes_the_highest)
     artist = object.__new__(Artist)

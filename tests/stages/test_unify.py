@@ -146,6 +146,25 @@ def test_a_routed_model_is_joined_and_text_stays_to_the_bit(tmp_path: Path) -> N
     assert packed.exit_code == 0, packed.output
 
 
+@pytest.mark.slow
+def test_beside_a_maker_the_thinker_can_learn_too_by_turns(tmp_path: Path) -> None:
+    config = replace(CONFIG, tokens=replace(CONFIG.tokens, routed=True))
+    out = tmp_path / "build"
+    build(unified(config), out, progress=Progress(silent=True), device="cpu")
+    for before, after in (("instruct", "pretrain_tokens"), ("pretrain_tokens", "unify")):
+        for part in ("thinker", "rows", "maker"):
+            there = "train_rows" if (before, part) == ("instruct", "rows") else before
+            there = "instruct" if not (out / there / f"{part}.safetensors").is_file() else there
+            source = "thinker" if part == "maker" and there == "instruct" else part
+            old = load_file(out / there / f"{source}.safetensors")
+            new = load_file(out / after / f"{part}.safetensors")
+            assert any(not torch.equal(old[name], new[name]) for name in new), (after, part)
+        assert not (out / after / "package").exists()
+    thinker, maker = (load_file(out / "unify" / f"{x}.safetensors") for x in ("thinker", "maker"))
+    own = {name for name in maker if not torch.equal(maker[name], thinker[name])}
+    assert own == {name for name in maker if name.startswith("blocks.") and "norm" not in name}
+
+
 def test_settings_that_do_not_go_together_are_told() -> None:
     with pytest.raises(InputError, match="must be trained by turns"):
         replace(CONFIG, train=False)
