@@ -3,7 +3,7 @@
 Knows: the judge of the gate. Does not know: how the model was trained.
 Costs: about five seconds of two cores for 96 prompts of each split and each pair of settings.
 
-    python -m benchmarks.drawing runs/nano --unproven --set 1,1,1 --set 2,0.85,4 [--sheet drawn.png]
+    python -m benchmarks.drawing runs/nano --unproven --set 1,1,1 --set 1.5,.5,4 [--sheet a.png]
 
 The sheet shows the first prompts of the split `seen` with the last settings.
 """
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--unproven", action="store_true")
     options = parser.parse_args()
-    given = [[float(x) for x in one.split(",")] for one in options.set or ["2,0.85,4"]]
+    given = [[float(x) for x in one.split(",")] for one in options.set or ["1.5,0.5,4"]]
     settings = [DrawConfig(guidance=g, temperature=t, tries=int(n)) for g, t, n in given]
     run(
         Artist.open(options.model, unproven=options.unproven),

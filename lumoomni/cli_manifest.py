@@ -49,6 +49,9 @@ def manifest(
     sketches: Annotated[
         bool, typer.Option("--sketches", help="World: pictures to be drawn are sketches.")
     ] = False,
+    cues: Annotated[
+        bool, typer.Option("--cues", help="World: sounds to be made are cues.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Pair texts with their files, hash each file, and split by the hash; held-out data of the data
@@ -62,15 +65,14 @@ def manifest(
         from lumoomni.data.manifest_world import WorldConfig
 
         count = {"count": limit} if limit else {}
+        plain = {"sketches": sketches, "cues": cues}
         config = ManifestConfig(
             eval_share=eval_share,
             both_ways=both_ways,
             limit=limit,
             most_defects=most_defects,
             licence=licence,
-            world=WorldConfig(
-                seed=seed, held=held, pixels=pixels, voices=voices, sketches=sketches, **count
-            ),
+            world=WorldConfig(seed=seed, held=held, pixels=pixels, voices=voices, **plain, **count),
         )
         root = _root(layout, audio_root, image_root)
         found = build_manifest(layout, path, out, root=root, config=config)

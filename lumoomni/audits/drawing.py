@@ -145,9 +145,14 @@ def media_of(artist: Artist, wanted: Sequence[Scene] | Sequence[Sound]) -> list[
     ]
 
 
-def drawings_of(artist: Artist, wanted: Sequence[Scene]) -> list[Segment]:
-    """Scenes as they are to be drawn, at the codec's size."""
-    return [sketch(one, artist.uti.space.codec("image").image_size) for one in wanted]
+def drawings_of(artist: Artist, wanted: Sequence[Scene] | Sequence[Sound]) -> list[Segment]:
+    """Scenes as they are to be drawn, at the codec's size, and sounds as they are to be made."""
+    return [
+        sketch(one, artist.uti.space.codec("image").image_size)
+        if isinstance(one, Scene)
+        else Audio(one.as_cue().samples, RATE)
+        for one in wanted
+    ]
 
 
 def conditions(
@@ -168,10 +173,7 @@ def conditions(
 
 def through_codec(artist: Artist, wanted: Sequence[Scene] | Sequence[Sound]) -> list[Score]:
     """The scores of the true pictures or sounds, encoded and decoded: what a model can reach."""
-    pictures = [one for one in wanted if isinstance(one, Scene)]
-    spans = artist.uti.encode_batch(
-        drawings_of(artist, pictures) if pictures else media_of(artist, wanted)
-    )
+    spans = artist.uti.encode_batch(drawings_of(artist, wanted))
     return [_judged(artist.uti.decode(s), w) for s, w in zip(spans, wanted, strict=True)]
 
 
@@ -250,13 +252,21 @@ def nearest(ids: Sequence[np.ndarray], known: np.ndarray) -> list[float]:
 def copies(
     drawn: Sequence[np.ndarray], held: Sequence[np.ndarray], known: np.ndarray, close: float
 ) -> dict[str, Metric]:
-    """How far drawn pictures are from the nearest training one, beside pictures that are new; a
-    copy differs in no more than the share `close` of its ids."""
+    """How far drawn pictures are from the nearest training one, beside new pictures of the same
+    prompts; a copy differs in no more than the share `close` of its ids.
+
+    Where little can differ, new pictures are copies too, by chance: `draw.copied` is how much more
+    often drawn ones are.
+    """
     far, new = nearest(drawn, known), nearest(held, known)
+    same, chance = ([one <= close for one in some] for some in (far, new))
+    more = [float(a) - float(b) for a, b in zip(same, chance, strict=True)]
     return {
         "draw.nearest": bootstrap_mean(far),
         "draw.nearest_of_new": bootstrap_mean(new),
-        "draw.copies": wilson(sum(one <= close for one in far), len(far)),
+        "draw.copies": wilson(sum(same), len(same)),
+        "draw.copies_of_new": wilson(sum(chance), len(chance)),
+        "draw.copied": bootstrap_mean(more),
     }
 
 

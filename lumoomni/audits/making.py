@@ -1,11 +1,12 @@
 """All that a model of tokens is asked to make and to read, in one go, as a report's numbers.
 
-Knows: which tasks were trained, how many of each are asked for. Does not know: thresholds or files.
+Knows: which tasks were trained, how many of each are asked for. Does not know: thresholds or files,
+or which recogniser listens.
 Costs: for each split three times as many pictures and sounds as are asked for, twice as many texts.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -23,9 +24,12 @@ from lumoomni.audits.drawing import (
     sounds,
     through_codec,
 )
+from lumoomni.audits.speech import derange, word_errors
 from lumoomni.data.shard_set import ShardSet
+from lumoomni.data.world.sentences import sentence
 from lumoomni.gates import Metric
 from lumoomni.infer.draw import Artist, DrawConfig
+from lumoomni.media.audio import Audio
 from lumoomni.runtime import Progress
 from lumoomni.uti.space import unflatten
 
@@ -39,12 +43,19 @@ class MakingConfig:
     """How things are made, and how many of each split are made and judged.
 
     `copy`: a picture that differs from a training one in no larger share of its ids is a copy.
+    `sentences` are said and read back where there is a recogniser, with at most `longest` ids.
     """
 
     draw: DrawConfig = field(default_factory=lambda: DrawConfig(watch=True))
     pictures: int = 200
     sounds: int = 80
+    sentences: int = 40
+    longest: int = 480
     copy: float = 0.03
+
+
+Listener = Callable[[Sequence[Audio]], list[str]]
+"""What is said in each sound."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,7 @@ def measure(
     seed: int,
     known: np.ndarray,
     progress: Progress,
+    listener: Listener | None = None,
 ) -> Measured:
     """`known` [M, N] are the codes of training pictures. Raises InputError when there are none."""
     found: dict[str, Metric] = {}
@@ -92,7 +104,22 @@ def measure(
         drawn = kept["image.seen"].made
         pair = [[unflatten(one.ids, books).reshape(-1) for one in some] for some in (drawn, held)]
         found |= copies(pair[0], pair[1], known, config.copy)
+    if "t2a" in tasks and listener is not None:
+        found |= said(artist, config, seed, listener)
     return Measured({**found, **read(artist, tasks, config, seed)}, kept)
+
+
+def said(artist: Artist, config: MakingConfig, seed: int, listener: Listener) -> dict[str, Metric]:
+    """Word errors of a recogniser on sentences that were made of tokens, against what was asked
+    for and against what was asked for elsewhere."""
+    texts = [sentence(seed, "seen", index) for index in range(config.sentences)]
+    how = replace(config.draw, most=config.longest, tries=1)
+    sounds_of = [one.made for one in artist.sound(texts, 1, how)]
+    heard = listener([one for one in sounds_of if isinstance(one, Audio)])
+    return {
+        "said.wer": word_errors(texts, heard),
+        "said.wer_swapped": word_errors(derange(texts), heard),
+    }
 
 
 def read(

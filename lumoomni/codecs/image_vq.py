@@ -2,7 +2,12 @@
 
 Knows: how to squeeze patches of 8 x 8 pixels into one code each and rebuild them with what their
 neighbours say. Does not know: words, files, or how a picture came to its size (image_tokens.py
-does). Costs: nano 1.4 M parameters; 64 codes a picture of 64 pixels.
+does). Costs: nano 1.0 M parameters; 64 codes a picture of 64 pixels.
+
+A code is made of its patch and 4 pixels around it, and of no more: the same thing has the same
+codes whatever else is in the picture, and an empty sheet has one. An encoder that looks farther
+rebuilds no better, and its codes are many times harder to predict (LOG.md). With `ink_digits` some
+digits of a code say a colour and the others a form (codecs/ink_form.py).
 
 Kernels of 3 x 3 are kept as matrices [out, in * 9], so that Muon moves them like any hidden matrix.
 With a learned codebook, it and the encoder learn as in codecs/quantiser.py (VQ-VAE, arXiv
@@ -21,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumoomni.codecs.ink_form import InkAndForm
 from lumoomni.codecs.quantiser import Quantised, ResidualQuantiser, margins, nearest
 from lumoomni.codecs.scalar import ScalarQuantiser
 
@@ -36,7 +42,8 @@ class ImageCodecConfig:
 
     `fine_width` channels stand on cells of 4 pixels, `width` on cells of 8. With `levels` of each
     of the `code_width` components, there are as many codes as their product, and `decay`,
-    `restart_below` and `commitment` of the learned codebook mean nothing.
+    `restart_below` and `commitment` of the learned codebook mean nothing. Of these, the first
+    `ink_digits` say a colour and the others a form (codecs/ink_form.py); with 0 all say both.
     """
 
     image_size: int = 64
@@ -45,6 +52,7 @@ class ImageCodecConfig:
     code_width: int = 16
     codebook_size: int = 1024
     levels: tuple[int, ...] = ()
+    ink_digits: int = 0
     depth: int = 2
     decay: float = 0.97
     restart_below: float = 0.05
@@ -64,6 +72,19 @@ class ImageCodecConfig:
                 f"2 levels each, but codebook_size is {self.codebook_size} and code_width "
                 f"{self.code_width}"
             )
+
+        if not 0 <= self.ink_digits <= max(0, len(self.levels) - 1):
+            raise ValueError(
+                f"ink_digits is {self.ink_digits} of {len(self.levels)} levels; use 0, or leave at "
+                "least one for the form"
+            )
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """Levels of the digits that belong together: colour and form, or each digit for itself."""
+        if self.ink_digits:
+            return self.levels[: self.ink_digits], self.levels[self.ink_digits :]
+        return tuple((level,) for level in self.levels)
 
     @property
     def codebooks(self) -> int:
@@ -97,11 +118,11 @@ class Mix(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + mix(gelu(mix(gelu(x)))) over [B, D, H, W]; reaches one cell to each side."""
+    """x + mix(gelu(mix(gelu(x)))) over [B, D, H, W]; reaches `side // 2` cells to each side."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, side: int) -> None:
         super().__init__()
-        self.around = Mix(width, width, 3)
+        self.around = Mix(width, width, side)
         self.here = Mix(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -129,6 +150,24 @@ class Paint(nn.Module):
         return spread[:, :3], spread[:, 3:]
 
 
+def _encoder(config: ImageCodecConfig) -> nn.Module:
+    """pixels [B, 3, S, S] -> [B, code_width, S / 8, S / 8]."""
+    fine, width, depth = config.fine_width, config.width, config.depth
+    if config.ink_digits:
+        form = config.code_width - config.ink_digits
+        return InkAndForm(config.ink_digits, form, 2 * width, depth)
+    return nn.Sequential(
+        nn.PixelUnshuffle(FINE),
+        Mix(3 * FINE**2, fine, 3),
+        Residual(fine, 1),
+        nn.PixelUnshuffle(COARSE),
+        Mix(fine * COARSE**2, width, 1),
+        *(Residual(width, 1) for _ in range(depth)),
+        nn.GELU(),
+        Mix(width, config.code_width, 1),
+    )
+
+
 class ImageCodec(nn.Module):
     """pixels [B, 3, S, S] in [-1, 1] <-> codes [B, N], N = (S / 8) squared, row by row."""
 
@@ -136,26 +175,17 @@ class ImageCodec(nn.Module):
         super().__init__()
         self.config = config
         fine, width, depth = config.fine_width, config.width, config.depth
-        self.encoder = nn.Sequential(
-            nn.PixelUnshuffle(FINE),
-            Mix(3 * FINE**2, fine, 3),
-            Residual(fine),
-            nn.PixelUnshuffle(COARSE),
-            Mix(fine * COARSE**2, width, 1),
-            *(Residual(width) for _ in range(depth)),
-            nn.GELU(),
-            Mix(width, config.code_width, 1),
-        )
+        self.encoder = _encoder(config)
         self.quantiser = (
             ScalarQuantiser(config.levels) if config.levels else ResidualQuantiser(config)
         )
         self.decoder = nn.Sequential(
             Mix(config.code_width, width, 3),
-            *(Residual(width) for _ in range(depth + 1)),
+            *(Residual(width, 3) for _ in range(depth + 1)),
             Mix(width, fine * COARSE**2, 1),
             nn.PixelShuffle(COARSE),
-            Residual(fine),
-            Residual(fine),
+            Residual(fine, 3),
+            Residual(fine, 3),
             nn.GELU(),
             Paint(fine),
         )

@@ -67,3 +67,9 @@ def digits(codes: Tensor, levels: tuple[int, ...]) -> Tensor:
     return torch.stack(
         [codes // step % level for step, level in zip(steps, levels, strict=True)], -1
     )
+
+
+def values(codes: Tensor, parts: tuple[tuple[int, ...], ...]) -> Tensor:
+    """codes [...] -> int64 [..., P]: what each part says, of which each is several digits."""
+    sizes = tuple(math.prod(one) for one in parts)
+    return digits(codes, sizes)

@@ -38,6 +38,8 @@ class WorldConfig:
     voices: bool = False
     sketches: bool = False
     """Pictures to be drawn are others than those to be read: sketches (`world/sketch.py`)."""
+    cues: bool = False
+    """Sounds to be made are others than those to be heard: cues (`world/sounds.py`)."""
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.held < 0:
@@ -55,10 +57,15 @@ def world(folder: Path, config: WorldConfig) -> list[Draft]:
 
     The narrator says an unseen sentence as he says a seen one, so only many voices have "unseen".
     """
+    left_out = {name for name in ("sketches", "cues") if not getattr(config, name)}
+    ways = {
+        **({"scenes": "i2t", "sketches": "t2i"} if config.sketches else {}),
+        **({"sounds": "a2t", "cues": "t2a"} if config.cues else {}),
+    }
     jobs = [
         (name, split, index)
         for name in _MAKERS
-        if name != "sketches" or config.sketches
+        if name not in left_out
         for split, count in (
             ("train", config.count),
             ("seen", config.held),
@@ -79,7 +86,7 @@ def world(folder: Path, config: WorldConfig) -> list[Draft]:
                 text=make(path, split, index, config),
                 media=path,
                 official=split,
-                way=_WAYS.get(name, "") if config.sketches else "",
+                way=ways.get(name, ""),
             )
         )
     return drafts
@@ -103,6 +110,12 @@ def _sound(path: Path, split: str, index: int, config: WorldConfig) -> str:
     return sound.caption
 
 
+def _cue(path: Path, split: str, index: int, config: WorldConfig) -> str:
+    cue = make_sound(config.seed, split, index, cue=True)
+    save_wav(path, Audio(cue.samples, RATE))
+    return cue.caption
+
+
 def _speech(path: Path, split: str, index: int, config: WorldConfig) -> str:
     text = sentence(config.seed, "train" if split == "train" else "seen", index)
     who = voice(config.seed, split, index) if config.voices else NARRATOR
@@ -114,6 +127,6 @@ _MAKERS: dict[str, tuple[Kind, str, Callable[[Path, str, int, WorldConfig], str]
     "scenes": ("picture", ".png", _scene),
     "sketches": ("picture", ".png", _sketch),
     "sounds": ("sound", ".wav", _sound),
+    "cues": ("sound", ".wav", _cue),
     "speech": ("sound", ".wav", _speech),
 }
-_WAYS = {"scenes": "i2t", "sketches": "t2i"}

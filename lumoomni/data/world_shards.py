@@ -33,12 +33,14 @@ from lumoomni.data.shards import (
     shard_bytes,
 )
 from lumoomni.data.tokenizing import policy
-from lumoomni.data.world.language import caption
-from lumoomni.data.world.scene import draw, make_scene
+from lumoomni.data.world.language import caption, shapeless, uncoloured
+from lumoomni.data.world.nameless import bend, dye
+from lumoomni.data.world.scene import Scene, draw, make_scene
 from lumoomni.data.world.sentences import sentence
 from lumoomni.data.world.sketch import sketch
 from lumoomni.data.world.sounds import make_sound
 from lumoomni.data.world.speech import NARRATOR, RATE, synthesize
+from lumoomni.data.world.split import rng
 from lumoomni.errors import InputError
 from lumoomni.media.audio import Audio
 from lumoomni.runtime import Interrupted, Progress, atomic_write_bytes, atomic_write_text
@@ -52,19 +54,26 @@ GROUP = 64
 class FreshConfig:
     """How many items of each kind; pictures of `pixels` along each side, sentences of the narrator.
 
-    Pictures serve both ways; where there are `sketches`, these are drawn and pictures only read.
+    Pictures and sounds serve both ways; where there are `sketches` or `cues`, these are made, and
+    pictures or sounds only read.
+    Of the share `half_told` of sketches the words leave out colours or shapes, and these are then
+    such as have no name: so nobody learns that a shape goes with some colours alone.
     `first` is the index of the first one: those before it belong to a manifest.
     """
 
     pictures: int = 0
     sketches: int = 0
+    half_told: float = 0.0
     sounds: int = 0
+    cues: int = 0
     sentences: int = 0
     first: int = 0
     pixels: int = 64
     rows_per_shard: int = 2048
 
     def __post_init__(self) -> None:
+        if not 0 <= self.half_told <= 1:
+            raise InputError(f"half_told is {self.half_told}; use a share from 0 to 1")
         counts = {one.name: getattr(self, one.name) for one in fields(self)}
         if min(counts.values()) < 0:
             said = ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -75,7 +84,7 @@ class FreshConfig:
     @property
     def items(self) -> int:
         """In all."""
-        return self.pictures + self.sketches + self.sounds + self.sentences
+        return self.pictures + self.sketches + self.sounds + self.cues + self.sentences
 
 
 @dataclass(frozen=True)
@@ -179,25 +188,39 @@ def _items(config: FreshConfig, seed: int) -> Iterator[_Item]:
         picture, task = draw(scene, config.pixels), "i2t" if config.sketches else "t2i"
         yield _Item(f"fresh:scenes:{index:07}", task, caption(scene), picture)
     for index in range(config.first, config.first + config.sketches):
-        scene = make_scene(seed, "train", index)
-        yield _Item(
-            f"fresh:sketches:{index:07}", "t2i", caption(scene), sketch(scene, config.pixels)
-        )
+        scene, text = told(seed, index, config.half_told)
+        yield _Item(f"fresh:sketches:{index:07}", "t2i", text, sketch(scene, config.pixels))
     for index in range(config.first, config.first + config.sounds):
         sound = make_sound(seed, "train", index)
+        medium, task = Audio(sound.samples, RATE), "a2t" if config.cues else "t2a"
+        yield _Item(f"fresh:sounds:{index:07}", task, sound.caption, medium)
+    for index in range(config.first, config.first + config.cues):
+        sound = make_sound(seed, "train", index, cue=True)
         medium = Audio(sound.samples, RATE)
-        yield _Item(f"fresh:sounds:{index:07}", "t2a", sound.caption, medium)
+        yield _Item(f"fresh:cues:{index:07}", "t2a", sound.caption, medium)
     for index in range(config.first, config.first + config.sentences):
         text = sentence(seed, "train", index)
         said = Audio(synthesize(text, NARRATOR).samples, RATE)
         yield _Item(f"fresh:speech:{index:07}", "t2a", text, said)
 
 
+def told(seed: int, index: int, half: float) -> tuple[Scene, str]:
+    """A scene to be drawn and its words: all of them, or, of the share `half`, without the colours,
+    of things in any inks, or without the shapes, of things in outlines that have no name."""
+    scene = make_scene(seed, "train", index)
+    stream = rng(seed, "half told", index)
+    if stream.random() >= half:
+        return scene, caption(scene)
+    if stream.random() < 0.5:
+        return dye(scene, stream), uncoloured(caption(scene))
+    return bend(scene, stream), shapeless(caption(scene))
+
+
 def _rows(uti: UTI, items: list[_Item]) -> list[dict[str, Any]]:
     """Rows of shards: the codecs' own codes, counted from 0 in each codebook."""
     rows = []
     for item, span in zip(items, uti.encode_batch([one.medium for one in items]), strict=True):
-        kind = "audio" if item.task == "t2a" else "image"
+        kind = "audio" if item.task in ("t2a", "a2t") else "image"
         codes = unflatten(span.ids, uti.space.books(kind)).reshape(-1).astype(np.int32)
         text = np.asarray(uti.text_codec.encode(item.text), dtype=np.int32)
         rows.append(

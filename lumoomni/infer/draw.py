@@ -62,7 +62,7 @@ class DrawConfig:
         )
 
 
-PICTURE = DrawConfig(temperature=0.85, guidance=2.0, tries=4)
+PICTURE = DrawConfig(temperature=0.5, guidance=1.5, tries=4)
 """How pictures come out best (`python -m benchmarks.drawing`)."""
 
 

@@ -8,8 +8,8 @@ resized or written, so every id of it is embedded and scored to the bit as befor
 Rows are float32 whatever the base's type, for small updates vanish in bfloat16, and are cast per
 use. A Thinker with tied tables gets one set of rows for both ends.
 
-Where codes are digits (`codecs/scalar.py`), their rows can share what equal digits have in common
-while they learn (`Shared`): a code that training never shows is then not a stranger.
+Where codes are made of parts (`codecs/scalar.py`), their rows can share what equal parts have in
+common while they learn (`Shared`): a code that training never shows is then not a stranger.
 """
 
 import itertools
@@ -43,29 +43,38 @@ class RowsConfig:
 
 
 class Shared(nn.Module):
-    """A vector for each level of each digit, and for each two digits' levels; zero at first.
+    """A vector for each value of each part that codes are made of; zero at first.
 
-    digits int64 [n, C] of n codes; what a code shares is the sum of its C (C + 1) / 2 vectors.
+    parts int64 [n, C] of n codes. `pairs` adds a vector for each two parts' values, so that a code
+    shares C (C + 1) / 2. Without `own`, the codes' own rows are left as they are: with parts
+    alone, how likely a code is, is then a product of how likely its parts are, and a code that was
+    never right is not thereby wrong.
     """
 
     features: Tensor
 
-    def __init__(self, digits: Tensor, place: int, width: int) -> None:
+    def __init__(
+        self, parts: Tensor, place: int, width: int, *, pairs: bool = True, own: bool = True
+    ) -> None:
         super().__init__()
-        self.place = place
-        columns = list(digits.unbind(1))
-        for a, b in itertools.combinations(digits.unbind(1), 2):
+        self.place, self.own = place, own
+        columns = list(parts.unbind(1))
+        for a, b in itertools.combinations(parts.unbind(1), 2) if pairs else ():
             columns.append(a * (int(b.max()) + 1) + b)
         sizes = torch.tensor([int(one.max()) + 1 for one in columns])
         starts = sizes.cumsum(0) - sizes
-        features = torch.stack(columns, 1) + starts.to(digits.device)
+        features = torch.stack(columns, 1) + starts.to(parts.device)
         self.register_buffer("features", features, persistent=False)
         self.level_table = nn.Parameter(torch.zeros(int(sizes.sum()), width))
 
     def added_to(self, table: Tensor) -> Tensor:
         """table [K, D] with what is shared added to the codes' rows."""
         found = F.embedding_bag(self.features, self.level_table, mode="sum")
-        return F.pad(found, (0, 0, self.place, len(table) - self.place - len(found))) + table
+        end = self.place + len(found)
+        if self.own:
+            return F.pad(found, (0, 0, self.place, len(table) - end)) + table
+        codes = found + table[self.place : end].detach()
+        return torch.cat([table[: self.place], codes, table[end:]])
 
 
 class Rows(nn.Module):
@@ -82,15 +91,19 @@ class Rows(nn.Module):
         if self.row_head is not None:
             nn.init.normal_(self.row_head, std=0.02)
 
-    def share(self, place: int, digits: Tensor) -> None:
-        """Let the codes from row `place` on, of digits [n, C], share what equal digits have."""
-        if not 0 <= place <= place + len(digits) <= self.config.count:
+    def share(self, place: int, parts: Tensor, *, pairs: bool = True, own: bool = True) -> None:
+        """Let the codes from row `place` on, of parts [n, C], share what equal parts have."""
+        if not 0 <= place <= place + len(parts) <= self.config.count:
             raise ValueError(
-                f"{len(digits)} codes from row {place} on do not fit into {self.config.count} rows"
+                f"{len(parts)} codes from row {place} on do not fit into {self.config.count} rows"
             )
-        self.shared = Shared(digits, place, self.config.width)
+
+        def shared() -> Shared:
+            return Shared(parts, place, self.config.width, pairs=pairs, own=own)
+
+        self.shared = shared()
         if self.row_head is not None:
-            self.shared_head = Shared(digits, place, self.config.width)
+            self.shared_head = shared()
 
     @torch.no_grad()
     def settle(self) -> None:

@@ -46,7 +46,9 @@ MEL = MelConfig(n_mels=80)
 WIDTH = 192
 LATENTS = 16
 BOOKS = 3
-FRESH = FreshConfig(pictures=12_000, sketches=20_000, sounds=4000, sentences=1000)
+FRESH = FreshConfig(
+    pictures=12_000, sketches=20_000, half_told=0.25, sounds=4000, cues=4000, sentences=1000
+)
 """Both stages that learn tokens have the same, so that they are made once."""
 
 
@@ -150,7 +152,12 @@ def _train_sound_codec() -> TrainCodecsConfig:
 def _train_image_codec() -> TrainImageCodecConfig:
     return TrainImageCodecConfig(
         codec=ImageCodecConfig(
-            image_size=64, code_width=5, levels=(7, 5, 5, 5, 5), codebook_size=4375, depth=3
+            image_size=64,
+            code_width=5,
+            levels=(6, 6, 6, 6, 6),
+            codebook_size=7776,
+            ink_digits=2,
+            depth=3,
         ),
         loop=LoopConfig(steps=2800, batch_size=16),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
@@ -194,7 +201,7 @@ def _align_connector() -> AlignConnectorConfig:
 def _tokenize() -> TokenizeConfig:
     return TokenizeConfig(
         manifest=ManifestConfig(
-            both_ways=True, world=WorldConfig(count=300, held=50, sketches=True)
+            both_ways=True, world=WorldConfig(count=300, held=50, sketches=True, cues=True)
         ),
         rows_per_shard=500,
         audit=DatasetAuditConfig(context=512),
@@ -215,14 +222,14 @@ def _train_rows() -> TrainRowsConfig:
 
 def _pretrain_tokens() -> PretrainTokensConfig:
     return PretrainTokensConfig(
-        mix=TokenMix(t2i=12, t2a=2, i2t=5, a2t=2, text=3),
+        mix=TokenMix(t2i=8, t2a=3, i2t=8, a2t=3, text=3),
         fresh=FRESH,
         routed=True,
         share_digits=True,
         text_weight=3.0,
         hold_weight=10.0,
         rows_rate=0.5,
-        loop=LoopConfig(steps=6000, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=2000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
         making=MakingConfig(draw=replace(PICTURE, watch=True)),
     )

@@ -104,7 +104,14 @@ PARENTS: dict[str, tuple[str, ...]] = {
     ),
     "tokenize": ("build_token_space",),
     "train_rows": ("pretrain_text", "instruct", "build_token_space", "tokenize"),
-    "pretrain_tokens": ("pretrain_text", "instruct", "build_token_space", "tokenize", "train_rows"),
+    "pretrain_tokens": (
+        "pretrain_text",
+        "train_audio_encoder",
+        "instruct",
+        "build_token_space",
+        "tokenize",
+        "train_rows",
+    ),
     "unify": (
         "pretrain_text",
         "train_audio_encoder",

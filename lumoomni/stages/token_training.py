@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from lumoomni.artifacts import Artifact
+from lumoomni.audits.making import Listener
 from lumoomni.audits.token_lm import Frequencies, TaskScores, score_task
-from lumoomni.codecs.scalar import digits
+from lumoomni.codecs.image_vq import ImageCodec
+from lumoomni.codecs.scalar import values
 from lumoomni.codecs.stored import IMAGE, SPEECH
 from lumoomni.data.conversation import Batch, Encoded, Layout, collate, text_turns
 from lumoomni.data.grouping import LengthGroups
@@ -26,7 +28,10 @@ from lumoomni.data.world_shards import FreshConfig, fresh_shards
 from lumoomni.errors import InputError
 from lumoomni.gates import Metric, wilson
 from lumoomni.infer.assemble import holder, load_part, load_settings
+from lumoomni.infer.listen import transcribe
+from lumoomni.media.audio import Audio, load_audio
 from lumoomni.model.attention import AttentionSpec
+from lumoomni.model.audio import AudioTower
 from lumoomni.model.rows import Rows, RowsConfig, RowThinker
 from lumoomni.model.thinker import Thinker
 from lumoomni.pipeline import StageContext
@@ -195,21 +200,25 @@ def codebooks(space: Artifact, bench: Bench) -> dict[int, torch.Tensor]:
         if f"{part}.json" not in space.manifest["files"]:
             continue
         vectors = load_part(space, part).quantiser.codebooks  # type: ignore[union-attr]
-        for book, values in zip(bench.uti.space.books(kind), vectors, strict=True):  # type: ignore[arg-type]
-            found[book.start - edge] = values
+        for book, table in zip(bench.uti.space.books(kind), vectors, strict=True):  # type: ignore[arg-type]
+            found[book.start - edge] = table
     return found
 
 
 def share_digits(context: StageContext, bench: Bench, rows: Rows) -> None:
-    """Where the settings say so and the picture codec's codes are digits, rows share them."""
+    """Where the settings say so and the picture codec's codes are digits, rows share them: of a
+    colour and a form that stand apart these two alone, of others each digit and each two."""
     space = context.parents["build_token_space"]
     if not bench.config.share_digits or f"{IMAGE}.json" not in space.manifest["files"]:
         return
-    levels = load_part(space, IMAGE).config.levels  # type: ignore[union-attr]
-    if levels:
+    codec = load_part(space, IMAGE)
+    assert isinstance(codec, ImageCodec)
+    if codec.config.levels:
         (book,) = bench.uti.space.books("image")
-        codes = torch.arange(book.size)
-        rows.share(book.start - bench.uti.space.new_rows.start, digits(codes, levels))  # type: ignore[arg-type]
+        parts = values(torch.arange(book.size), codec.config.parts)
+        both = not codec.config.ink_digits
+        place = book.start - bench.uti.space.new_rows.start
+        rows.share(place, parts, pairs=both, own=both)
 
 
 def training_sets(context: StageContext, bench: Bench) -> list[ShardSet]:
@@ -278,3 +287,21 @@ def text_bits(
         same += int((old == new[..., :edge]).sum())
         count += old.numel()
     return wilson(same, count)
+
+
+def listener_of(context: StageContext, bench: Bench) -> Listener | None:
+    """The recogniser of the build, if it has one. What holds no samples says nothing."""
+    parent = context.parents.get("train_audio_encoder")
+    if parent is None:
+        return None
+    tower, mel = load_part(parent, "audio"), bench.layout.mel
+    assert isinstance(tower, AudioTower)
+    tower.eval()
+
+    def listen(sounds: Sequence[Audio]) -> list[str]:
+        there = [k for k, one in enumerate(sounds) if len(one.samples)]
+        clips = [load_audio(sounds[k], rate=mel.rate).samples for k in there]
+        heard = dict(zip(there, transcribe(tower, bench.uti.text_codec, mel, clips), strict=True))
+        return [heard.get(k, "") for k in range(len(sounds))]
+
+    return listen

@@ -35,6 +35,7 @@ from lumoomni.stages.pretrain_tokens import PretrainTokensConfig
 from lumoomni.stages.token_training import (
     Bench,
     batches_of,
+    listener_of,
     load_thinker,
     open_bench,
     share_digits,
@@ -227,7 +228,10 @@ def measure(
     context.progress.say(f"{context.name}: drawing, listening and reading")
     known = known_pictures(sides.sets)
     artist = Artist(model.tokens, sides.bench.uti)
-    made = measure_made(artist, tasks, config.tokens.making, context.seed, known, context.progress)
+    listener = listener_of(context, sides.bench)
+    made = measure_made(
+        artist, tasks, config.tokens.making, context.seed, known, context.progress, listener
+    )
     keep(context, sides, asked, made)
     return {**metrics, **made.metrics}
 

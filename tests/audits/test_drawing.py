@@ -124,13 +124,16 @@ def test_chance_shows_and_memory_is_found() -> None:
     source = np.random.default_rng(0)
     known, new = source.integers(0, 50, (200, 64)), source.integers(0, 50, (20, 64))
     drawn = [known[3], *new[:3]]
-    found = copies(drawn, list(new), known, 0.03)
-    assert found["draw.copies"].value == 0.25
+    found = copies(drawn, list(new[:4]), known, 0.03)
+    assert found["draw.copies"].value == found["draw.copied"].value == 0.25
     assert found["draw.nearest"].value < found["draw.nearest_of_new"].value
     almost = known[7].copy()
     almost[0] += 1
-    assert copies([almost], list(new), known, 0.03)["draw.copies"].value == 1
-    assert copies([almost], list(new), known, 0.0)["draw.copies"].value == 0
+    assert copies([almost], [new[0]], known, 0.03)["draw.copies"].value == 1
+    assert copies([almost], [new[0]], known, 0.0)["draw.copies"].value == 0
+    # Where new pictures are training ones too, drawing such is no sign of memory.
+    chance = copies([known[3]], [known[9]], known, 0.03)
+    assert (chance["draw.copies"].value, chance["draw.copied"].value) == (1, 0)
     with pytest.raises(InputError, match="no training picture"):
         copies(drawn, list(new), known[:0], 0.03)
 

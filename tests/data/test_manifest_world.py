@@ -57,6 +57,16 @@ def test_sketches_are_drawn_and_scenes_are_read(tmp_path: Path) -> None:
     assert {r.task for r in records if r.audio} == {"a2t", "t2a"}
 
 
+def test_cues_are_made_and_sounds_are_heard(tmp_path: Path) -> None:
+    world = WorldConfig(seed=3, count=6, held=2, pixels=32, cues=True)
+    make(tmp_path, world, both_ways=True)
+    records = list(read_manifest(tmp_path / "m.jsonl"))
+    tasks = {(r.id.split(":")[1], r.task) for r in records if r.audio}
+    both = {("speech", "a2t"), ("speech", "t2a")}
+    assert tasks == {("sounds", "a2t"), ("cues", "t2a"), *both}
+    assert {r.task for r in records if r.image} == {"i2t", "t2i"}
+
+
 def test_texts_are_true(tmp_path: Path) -> None:
     make(tmp_path)
     for record in read_manifest(tmp_path / "m.jsonl"):

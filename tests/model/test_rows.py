@@ -118,3 +118,33 @@ def test_codes_share_what_their_digits_have_until_they_settle(tied: bool) -> Non
     assert {name for name, _ in rows.named_parameters()} <= {"row_table", "row_head"}
     with pytest.raises(ValueError, match="do not fit"):
         rows.share(5, digits)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_codes_of_parts_alone_are_as_likely_as_their_parts(tied: bool) -> None:
+    """However they were trained: a code that was never right is not thereby wrong."""
+    rows = made(tied).rows
+    parts = torch.cartesian_prod(torch.arange(2), torch.arange(4))
+    # The own parts of codes are made of these too, as those of digits are.
+    ends = [rows.row_table] if tied else [rows.row_table, rows.row_head]
+    with torch.no_grad():
+        for end in ends:
+            assert end is not None
+            end[3:11] = torch.randn(2, 1, end.shape[1]).expand(2, 4, -1).reshape(8, -1)
+    rows.share(3, parts, pairs=False, own=False)
+    before = rows.row_table.detach().clone()
+    optimiser = torch.optim.SGD(rows.parameters(), lr=0.5)
+    hidden = torch.randn(5, rows.config.width)
+    for _ in range(20):
+        optimiser.zero_grad()
+        logits = hidden @ rows.head_rows().t()
+        # Code 5 = (1, 1) never comes, but others with each of its parts do.
+        wanted = torch.tensor([3 + 4, 3 + 1, 3 + 6, 0, 2])
+        (torch.nn.functional.cross_entropy(logits, wanted)).backward()
+        optimiser.step()
+    assert torch.equal(rows.row_table[3:11], before[3:11])
+    if tied:
+        assert not torch.equal(rows.row_table[:3], before[:3])
+    found = (hidden @ rows.head_rows()[3:11].t()).log_softmax(-1).view(-1, 2, 4)
+    apart = found.logsumexp(2)[:, :, None] + found.logsumexp(1)[:, None]
+    assert torch.allclose(found, apart, atol=1e-4)

@@ -67,6 +67,8 @@ def test_every_gate_of_both_is_asked_and_stands_beside_its_past(built: Path) -> 
     both = {*instruct.checks(CONFIG.omni), *pretrain_tokens.checks(CONFIG.tokens)}
     assert asked == {one.metric for one in both}
     past = open_artifact(built / "pretrain_tokens").report.metrics
+    # Of both, only `unify` has a recogniser here.
+    assert {"said.wer", "said.wer_swapped"} <= metrics.keys() and "said.wer" not in past
     for name in ("draw.whole.seen", "tokens.i2t.loss", "made.pressure"):
         assert metrics[f"before.{name}"] == past[name]
 

@@ -38,13 +38,17 @@ TOKENS = PretrainTokensConfig(
     start=TokenMix(t2i=1),
     start_until=0.5,
     share_digits=True,
-    fresh=FreshConfig(pictures=6, sketches=4, sounds=4, sentences=2, pixels=32, rows_per_shard=6),
+    fresh=FreshConfig(
+        pictures=6, sketches=4, sounds=4, cues=3, sentences=2, pixels=32, rows_per_shard=6
+    ),
     loop=LoopConfig(steps=4, batch_size=6),
     optim=OptimConfig(lr=1e-3, matrix_lr=0.01, warmup=2),
     making=MakingConfig(
         draw=DrawConfig(temperature=1.0, guidance=2.0, tries=2, most=24, watch=True),
         pictures=3,
         sounds=3,
+        sentences=4,
+        longest=24,
     ),
     eval_items=20,
 )
@@ -87,6 +91,7 @@ def space_stage(context: StageContext) -> Report:
             width=16,
             code_width=2,
             levels=(4, 8),
+            ink_digits=1,
             codebook_size=32,
             depth=1,
         )
@@ -113,7 +118,8 @@ def recipe(
     """All of it; without `gated` whatever is learned passes."""
     shards = TokenizeConfig(
         manifest=ManifestConfig(
-            both_ways=True, world=WorldConfig(count=12, held=10, pixels=32, sketches=True)
+            both_ways=True,
+            world=WorldConfig(count=12, held=10, pixels=32, sketches=True, cues=True),
         ),
         rows_per_shard=20,
         audit=DatasetAuditConfig(context=512, sample=2, decode=2, batch=8),

@@ -46,9 +46,9 @@ RGB = {
     "black": (18, 18, 20),
 }
 
-_GAP = 0.035  # between the circles around two things
-_STEP = 0.12  # least distance from left to right in a scene of three
-_AXIS = 1.7  # how much the relation's axis outweighs the other one
+GAP = 0.035  # between the circles around two things
+STEP = 0.12  # least distance from left to right in a scene of three
+LEAN = 1.7  # how much the relation's axis outweighs the other one
 _COUNT_SHARES = (0.3, 0.4, 0.3)
 
 
@@ -161,7 +161,7 @@ def _place(stream: np.random.Generator, radii: list[float]) -> list[tuple[float,
                 points = _swept(points, radii)
             if _clear(points, radii, wanted):
                 return [(float(x), float(y)) for x, y in points]
-    return _fallback(radii, wanted)
+    return safe_places(radii, wanted)
 
 
 def _swept(points: list[list[float]], radii: list[float]) -> list[list[float]]:
@@ -179,18 +179,18 @@ def _clear(points: list[list[float]], radii: list[float], wanted: str) -> bool:
     for i in range(len(points)):
         for j in range(i):
             dx, dy = points[i][0] - points[j][0], points[i][1] - points[j][1]
-            if dx * dx + dy * dy < (radii[i] + radii[j] + _GAP) ** 2:
+            if dx * dx + dy * dy < (radii[i] + radii[j] + GAP) ** 2:
                 return False
     if len(points) == 2:
         dx, dy = points[0][0] - points[1][0], points[0][1] - points[1][1]
         along, across = (dx, dy) if wanted in ("left of", "right of") else (dy, dx)
         if wanted in ("right of", "below"):
             along = -along
-        return along < 0 and -along > _AXIS * abs(across)
-    return all(b[0] - a[0] >= _STEP for a, b in itertools.pairwise(points))
+        return along < 0 and -along > LEAN * abs(across)
+    return all(b[0] - a[0] >= STEP for a, b in itertools.pairwise(points))
 
 
-def _fallback(radii: list[float], wanted: str) -> list[tuple[float, float]]:
+def safe_places(radii: list[float], wanted: str) -> list[tuple[float, float]]:
     """Places that are always clear, for when chance finds none."""
     if len(radii) == 1:
         return [(0.5, 0.5)]
@@ -298,7 +298,7 @@ def _place_as(
         points = _place(stream, radii)
         if _clear([list(point) for point in points], radii, wanted):
             return points
-    return _fallback(radii, wanted)
+    return safe_places(radii, wanted)
 
 
 def draw(scene: Scene, size: int = 64) -> np.ndarray:

@@ -7,6 +7,8 @@ from lumoomni.data.world.hearing import classify
 from lumoomni.data.world.language import exact_match
 from lumoomni.data.world.sentences import WORDS, words_of
 from lumoomni.data.world.sounds import (
+    BEAT,
+    CHOICES,
     EVENTS,
     HELD_OUT_ORDERS,
     RATE,
@@ -16,6 +18,8 @@ from lumoomni.data.world.sounds import (
 )
 from lumoomni.data.world.split import SPLITS, rng
 from lumoomni.errors import InputError
+
+BEAT_SAMPLES = int(BEAT * RATE)
 
 
 def test_sound_depends_on_its_index_alone():
@@ -83,3 +87,25 @@ def test_orders_of_the_unseen_split_are_never_trained():
 def test_bad_requests_say_what_to_do():
     with pytest.raises(InputError, match="unknown split"):
         make_sound(0, "loud", 0)
+
+
+def test_cues_say_what_their_sounds_say():
+    for split in ("train", "unseen"):
+        for index in range(60):
+            sound = make_sound(4, split, index)
+            cue = sound.as_cue()
+            assert (cue.caption, cue.events, cue.split) == (sound.caption, sound.events, split)
+            assert classify(cue.samples) == cue.events
+            assert (cue.samples[:BEAT_SAMPLES] != sound.samples[:BEAT_SAMPLES]).any()
+
+
+def test_cues_are_few_and_begin_on_beats():
+    cues = [make_sound(4, "train", i, cue=True) for i in range(400)]
+    by_caption: dict[str, set[bytes]] = {}
+    for cue in cues:
+        by_caption.setdefault(cue.caption, set()).add(cue.samples.tobytes())
+        # The hiss of each beat is that of the first.
+        assert (cue.samples[:BEAT_SAMPLES] == cue.samples[-BEAT_SAMPLES:]).all()
+        assert len(cue.samples) % BEAT_SAMPLES == 0
+    drums = by_caption["a drum"]
+    assert 1 < len(drums) <= CHOICES**3 * 3 * 2
