@@ -215,7 +215,7 @@ def _train_rows() -> TrainRowsConfig:
         fresh=FRESH,
         share_digits=True,
         text_weight=3.0,
-        loop=LoopConfig(steps=600, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=400, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1e-2, weight_decay=0.0, warmup=20),
     )
 
@@ -229,7 +229,7 @@ def _pretrain_tokens() -> PretrainTokensConfig:
         text_weight=3.0,
         hold_weight=10.0,
         rows_rate=0.5,
-        loop=LoopConfig(steps=2000, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=2400, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
         making=MakingConfig(draw=replace(PICTURE, watch=True)),
     )
