@@ -3,6 +3,7 @@
 Knows: options and how a report is shown. Costs: nothing is imported until the verb runs.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,15 +65,16 @@ def manifest(
         from lumoomni.data.manifest_builders import ManifestConfig, build_manifest
         from lumoomni.data.manifest_world import WorldConfig
 
-        count = {"count": limit} if limit else {}
-        plain = {"sketches": sketches, "cues": cues}
+        world = WorldConfig(
+            seed=seed, held=held, pixels=pixels, voices=voices, sketches=sketches, cues=cues
+        )
         config = ManifestConfig(
             eval_share=eval_share,
             both_ways=both_ways,
             limit=limit,
             most_defects=most_defects,
             licence=licence,
-            world=WorldConfig(seed=seed, held=held, pixels=pixels, voices=voices, **plain, **count),
+            world=replace(world, count=limit) if limit else world,
         )
         root = _root(layout, audio_root, image_root)
         found = build_manifest(layout, path, out, root=root, config=config)
