@@ -78,13 +78,18 @@ def manifest(
         )
         root = _root(layout, audio_root, image_root)
         found = build_manifest(layout, path, out, root=root, config=config)
-        if as_json:
-            print_json({"manifest": str(out), **found.to_dict()})
-        else:
-            for name, value in found.to_dict().items():
-                print(f"{name}: {_shown(value)}")
+        _tell(out, found.to_dict(), as_json)
         if not found.usable:
             raise typer.Exit(1)
+
+
+def _tell(out: Path, found: dict[str, Any], as_json: bool) -> None:
+    """Print a report of a manifest."""
+    if as_json:
+        print_json({"manifest": str(out), **found})
+        return
+    for name, value in found.items():
+        print(f"{name}: {_shown(value)}")
 
 
 def _root(layout: str, audio_root: Path | None, image_root: Path | None) -> Path | None:
