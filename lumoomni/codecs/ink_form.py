@@ -1,7 +1,7 @@
 """What stands out in each cell of a picture, told apart: in which colour, and in which form.
 
 Knows: pixels, windows of 16 around cells of 8, the picture's ground. Does not know: codes or words.
-Costs: nano 0.5 ms a picture; a median, and a few products a cell.
+Costs: a median of the picture, a softmax over 256 pixels and a few products for each cell.
 
 Codes that one encoder makes of all it sees are codes of a colour and a form at once: who never drew
 a red star has never met the codes of one. Here the colour is measured, as that of the pixels that

@@ -45,21 +45,19 @@ class RowsConfig:
 class Shared(nn.Module):
     """A vector for each value of each part that codes are made of; zero at first.
 
-    parts int64 [n, C] of n codes. `pairs` adds a vector for each two parts' values, so that a code
-    shares C (C + 1) / 2. Without `own`, the codes' own rows are left as they are: with parts
-    alone, how likely a code is, is then a product of how likely its parts are, and a code that was
-    never right is not thereby wrong.
+    parts int64 [n, C] of n codes. There is a vector for each two parts' values too, so that a code
+    shares C (C + 1) / 2, and its own row learns beside them. With parts `alone` neither is: how
+    likely a code is, is then a product of how likely its parts are, and a code that was never right
+    is not thereby wrong.
     """
 
     features: Tensor
 
-    def __init__(
-        self, parts: Tensor, place: int, width: int, *, pairs: bool = True, own: bool = True
-    ) -> None:
+    def __init__(self, parts: Tensor, place: int, width: int, *, alone: bool = False) -> None:
         super().__init__()
-        self.place, self.own = place, own
+        self.place, self.alone = place, alone
         columns = list(parts.unbind(1))
-        for a, b in itertools.combinations(parts.unbind(1), 2) if pairs else ():
+        for a, b in itertools.combinations(parts.unbind(1), 2) if not alone else ():
             columns.append(a * (int(b.max()) + 1) + b)
         sizes = torch.tensor([int(one.max()) + 1 for one in columns])
         starts = sizes.cumsum(0) - sizes
@@ -71,7 +69,7 @@ class Shared(nn.Module):
         """table [K, D] with what is shared added to the codes' rows."""
         found = F.embedding_bag(self.features, self.level_table, mode="sum")
         end = self.place + len(found)
-        if self.own:
+        if not self.alone:
             return F.pad(found, (0, 0, self.place, len(table) - end)) + table
         codes = found + table[self.place : end].detach()
         return torch.cat([table[: self.place], codes, table[end:]])
@@ -91,7 +89,7 @@ class Rows(nn.Module):
         if self.row_head is not None:
             nn.init.normal_(self.row_head, std=0.02)
 
-    def share(self, place: int, parts: Tensor, *, pairs: bool = True, own: bool = True) -> None:
+    def share(self, place: int, parts: Tensor, *, alone: bool = False) -> None:
         """Let the codes from row `place` on, of parts [n, C], share what equal parts have."""
         if not 0 <= place <= place + len(parts) <= self.config.count:
             raise ValueError(
@@ -99,7 +97,7 @@ class Rows(nn.Module):
             )
 
         def shared() -> Shared:
-            return Shared(parts, place, self.config.width, pairs=pairs, own=own)
+            return Shared(parts, place, self.config.width, alone=alone)
 
         self.shared = shared()
         if self.row_head is not None:

@@ -216,9 +216,8 @@ def share_digits(context: StageContext, bench: Bench, rows: Rows) -> None:
     if codec.config.levels:
         (book,) = bench.uti.space.books("image")
         parts = values(torch.arange(book.size), codec.config.parts)
-        both = not codec.config.ink_digits
         place = book.start - bench.uti.space.new_rows.start
-        rows.share(place, parts, pairs=both, own=both)
+        rows.share(place, parts, alone=codec.config.ink_digits > 0)
 
 
 def training_sets(context: StageContext, bench: Bench) -> list[ShardSet]:

@@ -131,7 +131,7 @@ def test_codes_of_parts_alone_are_as_likely_as_their_parts(tied: bool) -> None:
         for end in ends:
             assert end is not None
             end[3:11] = torch.randn(2, 1, end.shape[1]).expand(2, 4, -1).reshape(8, -1)
-    rows.share(3, parts, pairs=False, own=False)
+    rows.share(3, parts, alone=True)
     before = rows.row_table.detach().clone()
     optimiser = torch.optim.SGD(rows.parameters(), lr=0.5)
     hidden = torch.randn(5, rows.config.width)

@@ -46,9 +46,9 @@ RGB = {
     "black": (18, 18, 20),
 }
 
-GAP = 0.035  # between the circles around two things
-STEP = 0.12  # least distance from left to right in a scene of three
-LEAN = 1.7  # how much the relation's axis outweighs the other one
+_GAP = 0.035  # between the circles around two things
+_STEP = 0.12  # least distance from left to right in a scene of three
+_LEAN = 1.7  # how much the relation's axis outweighs the other one
 _COUNT_SHARES = (0.3, 0.4, 0.3)
 
 
@@ -159,7 +159,7 @@ def _place(stream: np.random.Generator, radii: list[float]) -> list[tuple[float,
         for points in tries.tolist():
             if len(radii) == 3:
                 points = _swept(points, radii)
-            if _clear(points, radii, wanted):
+            if clear(points, radii, wanted):
                 return [(float(x), float(y)) for x, y in points]
     return safe_places(radii, wanted)
 
@@ -174,20 +174,20 @@ def _swept(points: list[list[float]], radii: list[float]) -> list[list[float]]:
     return swept
 
 
-def _clear(points: list[list[float]], radii: list[float], wanted: str) -> bool:
+def clear(points: list[list[float]], radii: list[float], wanted: str) -> bool:
     """Whether the places keep apart, and stand as the count of things asks for."""
     for i in range(len(points)):
         for j in range(i):
             dx, dy = points[i][0] - points[j][0], points[i][1] - points[j][1]
-            if dx * dx + dy * dy < (radii[i] + radii[j] + GAP) ** 2:
+            if dx * dx + dy * dy < (radii[i] + radii[j] + _GAP) ** 2:
                 return False
     if len(points) == 2:
         dx, dy = points[0][0] - points[1][0], points[0][1] - points[1][1]
         along, across = (dx, dy) if wanted in ("left of", "right of") else (dy, dx)
         if wanted in ("right of", "below"):
             along = -along
-        return along < 0 and -along > LEAN * abs(across)
-    return all(b[0] - a[0] >= STEP for a, b in itertools.pairwise(points))
+        return along < 0 and -along > _LEAN * abs(across)
+    return all(b[0] - a[0] >= _STEP for a, b in itertools.pairwise(points))
 
 
 def safe_places(radii: list[float], wanted: str) -> list[tuple[float, float]]:
@@ -281,7 +281,7 @@ def _resized(scene: Scene, place: int, stream: np.random.Generator) -> Scene:
     points = [[t.x, t.y] for t in things]
     wanted = scene.relation or "above"
     inside = all(r <= v <= 1 - r for r, point in zip(radii, points, strict=True) for v in point)
-    if inside and _clear(points, radii, wanted):
+    if inside and clear(points, radii, wanted):
         return replace(scene, things=things)
     moved = _place_as(stream, radii, wanted)
     return replace(
@@ -296,7 +296,7 @@ def _place_as(
     """New places that keep the relation, or the order from left to right."""
     for _ in range(8):
         points = _place(stream, radii)
-        if _clear([list(point) for point in points], radii, wanted):
+        if clear([list(point) for point in points], radii, wanted):
             return points
     return safe_places(radii, wanted)
 
