@@ -40,13 +40,14 @@ TWICE = 48
 
 @dataclass(frozen=True, kw_only=True)
 class MakingConfig:
-    """How things are made, and how many of each split are made and judged.
+    """How pictures (`draw`) and sounds are made, how many of each split are made and judged.
 
     `copy`: a picture that differs from a training one in no larger share of its ids is a copy.
     `sentences` are said and read back where there is a recogniser, with at most `longest` ids.
     """
 
     draw: DrawConfig = field(default_factory=lambda: DrawConfig(watch=True))
+    sound: DrawConfig = field(default_factory=lambda: DrawConfig(watch=True))
     pictures: int = 200
     sounds: int = 80
     sentences: int = 40
@@ -90,7 +91,7 @@ def measure(
                 if image
                 else sounds(seed, split, config.sounds)
             )
-            sheets = conditions(artist, kind, wanted, config.draw)
+            sheets = conditions(artist, kind, wanted, config.draw if image else config.sound)
             found |= condition_metrics(name, split, sheets, through_codec(artist, wanted))
             every += sheets.values()
             kept[f"{kind}.{split}"] = sheets["correct"]
@@ -113,7 +114,7 @@ def said(artist: Artist, config: MakingConfig, seed: int, listener: Listener) ->
     """Word errors of a recogniser on sentences that were made of tokens, against what was asked
     for and against what was asked for elsewhere."""
     texts = [sentence(seed, "seen", index) for index in range(config.sentences)]
-    how = replace(config.draw, most=config.longest, tries=1)
+    how = replace(config.sound, most=config.longest, tries=1)
     sounds_of = [one.made for one in artist.sound(texts, 1, how)]
     heard = listener([one for one in sounds_of if isinstance(one, Audio)])
     return {
@@ -126,7 +127,7 @@ def read(
     artist: Artist, tasks: Collection[str], config: MakingConfig, seed: int
 ) -> dict[str, Metric]:
     """Held-out pictures and sounds, described greedily."""
-    greedy = DrawConfig(temperature=0.0, most=config.draw.most, batch=config.draw.batch)
+    greedy = DrawConfig(temperature=0.0, most=config.sound.most, batch=config.sound.batch)
     found: dict[str, Metric] = {}
     for split in SPLITS:
         if "i2t" in tasks:

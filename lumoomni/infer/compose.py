@@ -99,6 +99,7 @@ def compose(
     cache = model.thinker.new_cache(len(shown), columns)
     spec = None if bool(keys.all()) else AttentionSpec(keys=keys)
     hidden = model(shown, spec, cache).hidden[:, -1]
+    after = kind == "text" and _after_media(model, requests)
     stepping, advance = model.thinker, stepper(model.thinker, cache)
     chooser = _Chooser(model, config, count if guided else 0)
     state, ended = State(wanted=kind), torch.zeros(count, dtype=torch.bool, device=device)
@@ -114,8 +115,8 @@ def compose(
         inside = going[going != end]
         if len(inside):
             state = grammar.step(state, int(inside[0]))
-            if model.stepping(int(inside[0])) is not stepping:
-                stepping = model.stepping(int(inside[0]))
+            if model.stepping(int(inside[0]), after) is not stepping:
+                stepping = model.stepping(int(inside[0]), after)
                 advance = stepper(stepping, cache)
             hidden = advance(model.embed(torch.cat([chosen, chosen]) if guided else chosen))
     rows = torch.stack(out, 1).tolist()
@@ -141,6 +142,17 @@ def _asked_for(grammar: Grammar, requests: Sequence[Sequence[int]]) -> str:
             f"one of {names}"
         )
     return kinds.pop()
+
+
+def _after_media(model: RowThinker, requests: Sequence[Sequence[int]]) -> bool:
+    """Whether texts follow a picture or a sound; with a maker this must be one for all."""
+    found = {bool(model.after_media(torch.tensor([list(one)])).any()) for one in requests}
+    if len(found) > 1 and model.maker is not None:
+        raise InputError(
+            f"some of the {len(requests)} requests show a picture or a sound and some do not; ask "
+            "for each kind apart"
+        )
+    return True in found
 
 
 def _longest(grammar: Grammar, kind: str, most: int) -> int:

@@ -64,6 +64,8 @@ class DrawConfig:
 
 PICTURE = DrawConfig(temperature=0.5, guidance=1.5, tries=4)
 """How pictures come out best (`python -m benchmarks.drawing`)."""
+SOUND = DrawConfig(tries=4)
+"""And sounds, which guidance makes worse."""
 
 
 @dataclass(frozen=True)

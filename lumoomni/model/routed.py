@@ -7,7 +7,8 @@ matrices in memory.
 
 Everybody reads everybody: only the matrices differ (Mixture-of-Transformers, arXiv 2411.04996, with
 the text's own left as they are, as in LMFusion, arXiv 2412.15188). A sequence of text alone never
-meets the maker, so nothing that is learned for pictures and sounds can cost it a bit.
+meets the maker, so nothing that is learned for pictures and sounds can cost it a bit. What is said
+of pictures and sounds is the maker's too, else text's matrices would have to learn to read them.
 """
 
 import copy

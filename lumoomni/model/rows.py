@@ -9,7 +9,8 @@ Rows are float32 whatever the base's type, for small updates vanish in bfloat16,
 use. A Thinker with tied tables gets one set of rows for both ends.
 
 Where codes are made of parts (`codecs/scalar.py`), their rows can share what equal parts have in
-common while they learn (`Shared`): a code that training never shows is then not a stranger.
+common while they learn (`Shared`), or be no more than that (`model/factors.py`): a code that
+training never shows is then not a stranger.
 """
 
 import itertools
@@ -21,18 +22,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumoomni.model.attention import AttentionSpec, KVCache
+from lumoomni.model.factors import FactoredRows, Factors
 from lumoomni.model.routed import RoutedThinker
 from lumoomni.model.thinker import Thinker, ThinkerOutput
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowsConfig:
-    """Ids `start` .. `start + count - 1`; `start` is the base table's length."""
+    """Ids `start` .. `start + count - 1`; `start` is the base table's length. The first `markers`
+    of them say where things begin and end; all others are pictures and sounds."""
 
     start: int
     count: int
     width: int
     tied: bool = True
+    markers: int = 0
 
     def __post_init__(self) -> None:
         if min(self.start, self.count, self.width) < 1:
@@ -46,18 +50,16 @@ class Shared(nn.Module):
     """A vector for each value of each part that codes are made of; zero at first.
 
     parts int64 [n, C] of n codes. There is a vector for each two parts' values too, so that a code
-    shares C (C + 1) / 2, and its own row learns beside them. With parts `alone` neither is: how
-    likely a code is, is then a product of how likely its parts are, and a code that was never right
-    is not thereby wrong.
+    shares C (C + 1) / 2, and its own row learns beside them.
     """
 
     features: Tensor
 
-    def __init__(self, parts: Tensor, place: int, width: int, *, alone: bool = False) -> None:
+    def __init__(self, parts: Tensor, place: int, width: int) -> None:
         super().__init__()
-        self.place, self.alone = place, alone
+        self.place = place
         columns = list(parts.unbind(1))
-        for a, b in itertools.combinations(parts.unbind(1), 2) if not alone else ():
+        for a, b in itertools.combinations(parts.unbind(1), 2):
             columns.append(a * (int(b.max()) + 1) + b)
         sizes = torch.tensor([int(one.max()) + 1 for one in columns])
         starts = sizes.cumsum(0) - sizes
@@ -69,10 +71,7 @@ class Shared(nn.Module):
         """table [K, D] with what is shared added to the codes' rows."""
         found = F.embedding_bag(self.features, self.level_table, mode="sum")
         end = self.place + len(found)
-        if not self.alone:
-            return F.pad(found, (0, 0, self.place, len(table) - end)) + table
-        codes = found + table[self.place : end].detach()
-        return torch.cat([table[: self.place], codes, table[end:]])
+        return F.pad(found, (0, 0, self.place, len(table) - end)) + table
 
 
 class Rows(nn.Module):
@@ -83,25 +82,28 @@ class Rows(nn.Module):
         self.config = config
         self.row_table = nn.Parameter(torch.empty(config.count, config.width))
         self.row_head = None if config.tied else nn.Parameter(torch.empty_like(self.row_table))
-        self.shared: Shared | None = None
-        self.shared_head: Shared | None = None
+        self.shared: Shared | Factors | None = None
+        self.shared_head: Shared | Factors | None = None
         nn.init.normal_(self.row_table, std=0.02)
         if self.row_head is not None:
             nn.init.normal_(self.row_head, std=0.02)
 
     def share(self, place: int, parts: Tensor, *, alone: bool = False) -> None:
-        """Let the codes from row `place` on, of parts [n, C], share what equal parts have."""
+        """Let the codes from row `place` on, of parts [n, C], share what equal parts have; with the
+        parts `alone`, have nothing else."""
         if not 0 <= place <= place + len(parts) <= self.config.count:
             raise ValueError(
                 f"{len(parts)} codes from row {place} on do not fit into {self.config.count} rows"
             )
 
-        def shared() -> Shared:
-            return Shared(parts, place, self.config.width, alone=alone)
+        def shared(table: Tensor) -> Shared | Factors:
+            return (
+                Factors(parts, place, table) if alone else Shared(parts, place, self.config.width)
+            )
 
-        self.shared = shared()
+        self.shared = shared(self.row_table)
         if self.row_head is not None:
-            self.shared_head = shared()
+            self.shared_head = shared(self.row_head)
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -123,6 +125,12 @@ class Rows(nn.Module):
             self.row_head if self.shared_head is None else self.shared_head.added_to(self.row_head)
         )
 
+    def learned_head(self) -> Tensor | FactoredRows:
+        """What a loss needs of `head_rows`: those of codes of parts alone are not made."""
+        table = self.row_table if self.row_head is None else self.row_head
+        shared = self.shared if self.row_head is None else self.shared_head
+        return shared.head(table) if isinstance(shared, Factors) else self.head_rows()
+
     def embed(self, ids: Tensor, table: Tensor) -> Tensor:
         """ids [...] over both blocks -> [..., D] in the base table's type.
 
@@ -138,15 +146,22 @@ class Rows(nn.Module):
         base = F.embedding(ids.clamp(max=start - 1), table)
         if not bool(new.any()):
             return base
-        rows = F.embedding((ids - start).clamp(min=0), self.embedding_rows()).to(base.dtype)
+        rows = self._embedded((ids - start).clamp(min=0)).to(base.dtype)
         return torch.where(new[..., None], rows, base)
+
+    def _embedded(self, index: Tensor) -> Tensor:
+        """Rows of new ids, counted from 0."""
+        if isinstance(self.shared, Factors):
+            return self.shared.embedded(index, self.row_table)
+        return F.embedding(index, self.embedding_rows())
 
 
 class RowThinker(nn.Module):
     """A Thinker with new rows: the same body, ids and logits over both blocks.
 
     The Thinker is held, not owned: what is trained of it is the caller's business. With a `maker`,
-    new ids go through matrices of their own (`model/routed.py`).
+    new ids go through matrices of their own (`model/routed.py`), and so does what follows a picture
+    or a sound: it is said of these. Text alone, and what pictures are asked for with, does not.
     """
 
     def __init__(self, thinker: Thinker, rows: Rows, maker: Thinker | None = None) -> None:
@@ -167,15 +182,37 @@ class RowThinker(nn.Module):
     def forward(
         self, ids: Tensor, attention: AttentionSpec | None = None, cache: KVCache | None = None
     ) -> ThinkerOutput:
-        """ids [B, T] -> hidden [B, T, D]; padding may be of any id."""
+        """ids [B, T] -> hidden [B, T, D]; padding may be of any id.
+
+        Raises ValueError when there is a maker and the cache holds earlier ids: nobody knows then
+        what these followed.
+        """
         embeds = self.embed(ids)
         if self._routed is None:
             return self.thinker(embeds, attention=attention, cache=cache)
-        return self._routed(embeds, ids >= self.rows.config.start, attention, cache)
+        if cache is not None and cache.length:
+            raise ValueError(
+                f"{cache.length} positions are cached; give a whole request, then step with "
+                "whom `stepping` names"
+            )
+        makers = (ids >= self.rows.config.start) | self.after_media(ids, attention)
+        return self._routed(embeds, makers, attention, cache)
 
-    def stepping(self, first: int) -> Thinker:
+    def after_media(self, ids: Tensor, attention: AttentionSpec | None = None) -> Tensor:
+        """Which positions bool [B, T] are of a picture or a sound or follow one in their
+        document."""
+        media = ids >= self.rows.config.start + self.rows.config.markers
+        seen = media.long().cumsum(1)
+        if attention is not None and attention.documents is not None:
+            documents = attention.documents
+            first = torch.ones_like(media)
+            first[:, 1:] = documents[:, 1:] != documents[:, :-1]
+            seen = seen - torch.where(first, seen - media.long(), 0).cummax(1).values
+        return seen > 0
+
+    def stepping(self, first: int, after_media: bool = False) -> Thinker:
         """Whose matrices a position of this id goes through."""
-        if self.maker is None or first < self.rows.config.start:
+        if self.maker is None or not (after_media or first >= self.rows.config.start):
             return self.thinker
         return self.maker
 

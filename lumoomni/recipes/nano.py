@@ -15,7 +15,7 @@ from lumoomni.data.manifest_world import WorldConfig
 from lumoomni.data.mixture import InstructMixture
 from lumoomni.data.token_mixture import TokenMix
 from lumoomni.data.world_shards import FreshConfig
-from lumoomni.infer.draw import PICTURE
+from lumoomni.infer.draw import PICTURE, SOUND
 from lumoomni.media.mel import MelConfig
 from lumoomni.model.audio import AudioTowerConfig
 from lumoomni.model.encoder import EncoderConfig
@@ -47,7 +47,7 @@ WIDTH = 192
 LATENTS = 16
 BOOKS = 3
 FRESH = FreshConfig(
-    pictures=12_000, sketches=20_000, half_told=0.25, sounds=4000, cues=4000, sentences=1000
+    pictures=12_000, sketches=30_000, half_told=0.25, sounds=4000, cues=4000, sentences=1000
 )
 """Both stages that learn tokens have the same, so that they are made once."""
 
@@ -222,16 +222,16 @@ def _train_rows() -> TrainRowsConfig:
 
 def _pretrain_tokens() -> PretrainTokensConfig:
     return PretrainTokensConfig(
-        mix=TokenMix(t2i=8, t2a=3, i2t=8, a2t=3, text=3),
+        mix=TokenMix(t2i=12, t2a=3, i2t=7, a2t=2, text=1),
         fresh=FRESH,
         routed=True,
+        thinker_rate=0.0,
         share_digits=True,
         text_weight=3.0,
-        hold_weight=10.0,
         rows_rate=0.5,
-        loop=LoopConfig(steps=2400, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=3600, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
-        making=MakingConfig(draw=replace(PICTURE, watch=True)),
+        making=MakingConfig(draw=replace(PICTURE, watch=True), sound=replace(SOUND, watch=True)),
     )
 
 
@@ -239,9 +239,9 @@ def _unify() -> UnifyConfig:
     tokens = _pretrain_tokens()
     return UnifyConfig(
         omni=_instruct(),
-        tokens=replace(tokens, max_read_change=0.02),
+        tokens=tokens,
+        train=False,
         loop=LoopConfig(steps=1500, batch_size=16, accumulate=2),
-        optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
     )
 
 

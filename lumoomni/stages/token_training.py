@@ -46,6 +46,8 @@ from lumoomni.uti.tasks import Composer
 
 LEARNED = 500
 """Training samples of each task that mere frequencies are counted in."""
+MOST_LOST = 1e-3
+"""Rounding loses less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +191,7 @@ def rows_config(thinker: Thinker, bench: Bench) -> RowsConfig:
         count=len(bench.uti.space.new_rows),
         width=thinker.config.width,
         tied=thinker.config.tied,
+        markers=bench.uti.space.named("SPECIAL").size,
     )
 
 
@@ -205,9 +208,12 @@ def codebooks(space: Artifact, bench: Bench) -> dict[int, torch.Tensor]:
     return found
 
 
-def share_digits(context: StageContext, bench: Bench, rows: Rows) -> None:
+def share_digits(context: StageContext, bench: Bench, rows: Rows, *, trained: bool = True) -> None:
     """Where the settings say so and the picture codec's codes are digits, rows share them: of a
-    colour and a form that stand apart these two alone, of others each digit and each two."""
+    colour and a form that stand apart these two alone, of others each digit and each two.
+
+    Raises InputError for rows that were trained for themselves, where only sums would be left.
+    """
     space = context.parents["build_token_space"]
     if not bench.config.share_digits or f"{IMAGE}.json" not in space.manifest["files"]:
         return
@@ -217,7 +223,15 @@ def share_digits(context: StageContext, bench: Bench, rows: Rows) -> None:
         (book,) = bench.uti.space.books("image")
         parts = values(torch.arange(book.size), codec.config.parts)
         place = book.start - bench.uti.space.new_rows.start
+        before = rows.embedding_rows().detach().clone()
         rows.share(place, parts, alone=codec.config.ink_digits > 0)
+        lost = float((rows.embedding_rows().detach() - before).norm() / before.norm())
+        if trained and lost > MOST_LOST:
+            raise InputError(
+                f"rows of pictures are to be sums of a colour's and a form's, but {lost:.1%} of "
+                f"what they have learned is no such sum, where at most {MOST_LOST:.1%} may be; "
+                f"set share_digits in train_rows as in {context.name}"
+            )
 
 
 def training_sets(context: StageContext, bench: Bench) -> list[ShardSet]:

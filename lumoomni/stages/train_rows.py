@@ -110,7 +110,7 @@ def new_rows(context: StageContext, bench: Bench, thinker: Thinker) -> Rows:
         for number, (place, vectors) in enumerate(books.items()):
             seed = context.seed + number
             start_from_vectors(rows, thinker, place, vectors, seed, config.start_share)
-    share_digits(context, bench, rows)
+    share_digits(context, bench, rows, trained=False)
     return rows
 
 

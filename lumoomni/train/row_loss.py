@@ -8,8 +8,12 @@ and where the hidden states need none either the base block is only summed: one 
 With a = logsumexp over the base and b over the rows, the softmax over both has the normaliser
 l = logaddexp(a, b); inside a block the probabilities are its own softmax times exp(a - l) or
 exp(b - l). Exact, without a table of V + K rows. Labels are unshifted, as in `train/loss.py`.
+
+Rows that are sums of parts (`model/factors.py`) are a third block: its logsumexp is the sum of
+those over each part's values, so that neither rows nor logits of its codes are made.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lumoomni.ids import IGNORE
+from lumoomni.model.factors import FactoredRows
 from lumoomni.train.loss import CHUNK_ELEMENTS, FLOAT_ELEMENTS, LossSum
 
 
@@ -40,7 +45,7 @@ def row_loss(
     hidden: Tensor,
     labels: Tensor,
     base: Tensor,
-    rows: Tensor,
+    rows: Tensor | FactoredRows,
     *,
     chunk: int | None = None,
     z_loss: float = 0.0,
@@ -51,14 +56,23 @@ def row_loss(
     Raises ValueError when shapes disagree or a label is past the last row.
     """
     states, targets = supervised(hidden, labels)
-    if targets.numel() and int(targets.max()) >= base.shape[0] + rows.shape[0]:
+    edge = base.shape[0]
+    count = rows.count if isinstance(rows, FactoredRows) else len(rows)
+    if targets.numel() and int(targets.max()) >= edge + count:
         raise ValueError(
-            f"label {int(targets.max())} is past the last id: there are {base.shape[0]} base rows "
-            f"and {rows.shape[0]} new ones"
+            f"label {int(targets.max())} is past the last id: there are {edge} base rows and "
+            f"{count} new ones"
         )
-    chunk = chunk or chunk_of(base.shape[0] + rows.shape[0])
+    new = (targets - edge).clamp(min=-1)
+    if isinstance(rows, FactoredRows):
+        tables, places = [rows.plain, *rows.parts], rows.split(new)
+        groups = ((0,), (1,), tuple(range(2, len(tables) + 1)))
+    else:
+        tables, places, groups = [rows], [new], ((0,), (1,))
+    wanted = torch.stack([targets.masked_fill(targets >= edge, -1), *places], 1)
+    chunk = chunk or chunk_of(edge + sum(len(one) for one in tables))
     each = torch.zeros(targets.shape, device=states.device)
-    total = _TwoBlocks.apply(states, base, rows, targets, chunk, z_loss, each)
+    total = _Blocks.apply(states, wanted, groups, chunk, z_loss, each, base, *tables)
     assert isinstance(total, Tensor)
     return RowLoss(total, targets.numel(), each, targets)
 
@@ -114,98 +128,120 @@ def _chosen(text: Tensor, new: Tensor, targets: Tensor) -> Tensor:
     return torch.where(targets < edge, old, fresh)
 
 
-class _TwoBlocks(torch.autograd.Function):
-    """Sum over states [N, D]; gradients are made in the forward, for what needs one."""
+class _Blocks(torch.autograd.Function):
+    """Sum over states [N, D]; gradients are made in the forward, for what needs one.
+
+    wanted [N, blocks] is the row of each table that a target has, -1 where it has none. `groups`
+    are the tables that score a symbol together: by one row of each.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         states: Tensor,
-        base: Tensor,
-        rows: Tensor,
-        targets: Tensor,
+        wanted: Tensor,
+        groups: tuple[tuple[int, ...], ...],
         chunk: int,
         z: float,
         each: Tensor,
+        *tables: Tensor,
     ) -> Tensor:
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
-        needs = ctx.needs_input_grad[:3]
-        like = (states, base, rows)
+        needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[6:]]
+        like = (states, *tables)
         with torch.autocast(kind, enabled=False):
-            inputs, old, new = (x.to(dtype) for x in like)
+            inputs, *heads = (x.to(dtype) for x in like)
             grads = [
                 torch.zeros(x.shape, dtype=torch.float32, device=x.device) if need else None
                 for x, need in zip(like, needs, strict=True)
             ]
             total = torch.zeros((), device=states.device)
-            size = min(chunk, inputs.shape[0])
-            text_block = inputs.new_empty(size, old.shape[0])
-            row_block = inputs.new_empty(size, new.shape[0])
-            for begin in range(0, inputs.shape[0], chunk):
-                part = inputs[begin : begin + chunk]
-                text = torch.mm(part, old.t(), out=text_block[: len(part)])
-                fresh = torch.mm(part, new.t(), out=row_block[: len(part)])
-                wanted = targets[begin : begin + chunk]
-                losses = _slopes(text, fresh, wanted, z, base_needed=needs[0] or needs[1])
-                each[begin : begin + chunk] = losses
+            room = [inputs.new_empty(min(chunk, len(inputs)), len(head)) for head in heads]
+            sloped = [needs[0] or need for need in needs[1:]]
+            for begin in range(0, len(inputs), chunk):
+                here = slice(begin, begin + chunk)
+                part = inputs[here]
+                blocks = [
+                    torch.mm(part, head.t(), out=block[: len(part)])
+                    for head, block in zip(heads, room, strict=True)
+                ]
+                losses = _slopes(blocks, wanted[here], groups, z, sloped)
+                each[here] = losses
                 total += losses.sum()
-                if grads[0] is not None:
-                    grads[0][begin : begin + chunk] = text @ old + fresh @ new
-                if grads[1] is not None:
-                    grads[1] += text.t() @ part
-                if grads[2] is not None:
-                    grads[2] += fresh.t() @ part
+                _gather(grads, here, part, heads, blocks)
         ctx.grads, ctx.dtypes = grads, [x.dtype for x in like]
         return total
 
     @staticmethod
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = outputs
-        grads = [
+        states, *tables = (
             None if grad is None else (grad * scale).to(dtype)
             for grad, dtype in zip(ctx.grads, ctx.dtypes, strict=True)
-        ]
-        return grads[0], grads[1], grads[2], None, None, None, None
+        )
+        return states, None, None, None, None, None, *tables
 
 
-def _slopes(text: Tensor, fresh: Tensor, wanted: Tensor, z: float, *, base_needed: bool) -> Tensor:
-    """Losses [n]; overwrites both blocks of logits with their gradients, a few rows at a time.
+def _gather(
+    grads: list[Tensor | None], here: slice, part: Tensor, heads: list[Tensor], blocks: list[Tensor]
+) -> None:
+    """Add what a chunk's slopes say of its states and of each table."""
+    states, *tables = grads
+    for table, head, block in zip(tables, heads, blocks, strict=True):
+        if states is not None:
+            states[here] += block @ head
+        if table is not None:
+            table += block.t() @ part
 
-    Where the base block's gradient serves nobody (`base_needed` false) it is left undone.
+
+def _slopes(
+    blocks: list[Tensor],
+    wanted: Tensor,
+    groups: tuple[tuple[int, ...], ...],
+    z: float,
+    sloped: list[bool],
+) -> Tensor:
+    """Losses [n]; overwrites blocks of logits with their gradients, a few rows at a time.
+
+    A block whose gradient serves nobody (`sloped` false) is left undone.
     """
-    found = torch.empty(len(text), device=text.device)
-    edge = text.shape[1]
-    step = max(1, FLOAT_ELEMENTS // edge)
+    found = torch.empty(len(wanted), device=wanted.device)
+    step = max(1, FLOAT_ELEMENTS // max(block.shape[1] for block in blocks))
     if torch.compiler.is_compiling():
-        step = text.shape[0]
-    for begin in range(0, text.shape[0], step):
+        step = len(wanted)
+    for begin in range(0, len(wanted), step):
         here = slice(begin, begin + step)
-        target = wanted[here]
-        chosen = _chosen(text[here], fresh[here], target).float()[:, None]
-        old, new = _block(text[here]), _block(fresh[here])
-        # Sums over each block, both relative to the largest logit of all: differences of near
-        # numbers are exact where logaddexp of two large ones would round.
-        top = torch.maximum(old.top, new.top)
-        a, b = old.total * (old.top - top).exp(), new.total * (new.top - top).exp()
-        rest = (a + b).log()
-        losses = (top - chosen) + rest
-        lse = top + rest
+        rows = [one[here] for one in blocks]
+        hits = [one[:, None] for one in wanted[here].unbind(1)]
+        chosen = sum(_chosen_of(row, hit) for row, hit in zip(rows, hits, strict=True))
+        soft = [_block(row) for row in rows]
+        # Sums over each group, all relative to the largest logit: differences of near numbers are
+        # exact where logaddexp of two large ones would round.
+        tops = [sum(soft[k].top for k in group) for group in groups]
+        top = torch.stack(tops).amax(0)
+        masses = [
+            math.prod(soft[k].total for k in group) * (own - top).exp()
+            for group, own in zip(groups, tops, strict=True)
+        ]
+        whole = sum(masses)
+        rest = whole.log()
+        losses, lse = (top - chosen) + rest, top + rest
         factor = 1 + 2 * z * lse
         if z:
             losses = losses + z * lse.square()
         found[here] = losses[:, 0]
-        is_new = (target >= edge)[:, None]
-        if base_needed:
-            slope = old.soft.mul_(a / (a + b) * factor)
-            hot = torch.where(is_new, 0.0, -1.0)
-            slope.scatter_add_(1, target.clamp(max=edge - 1)[:, None], hot)
-            text[here].copy_(slope)
-        slope = new.soft.mul_(b / (a + b) * factor)
-        hot = torch.where(is_new, -1.0, 0.0)
-        slope.scatter_add_(1, (target - edge).clamp(min=0)[:, None], hot)
-        fresh[here].copy_(slope)
+        for group, mass in zip(groups, masses, strict=True):
+            for k in (k for k in group if sloped[k]):
+                slope = soft[k].soft.mul_(mass / whole * factor)
+                slope.scatter_add_(1, hits[k].clamp(min=0), -(hits[k] >= 0).float())
+                rows[k].copy_(slope)
     return found
+
+
+def _chosen_of(logits: Tensor, hit: Tensor) -> Tensor:
+    """The logit [n, 1] of the row that is hit, 0 where none is."""
+    return logits.gather(1, hit.clamp(min=0)).float() * (hit >= 0)
 
 
 @dataclass(frozen=True)

@@ -124,5 +124,5 @@ def states_of(model: RowThinker, batch: Batch) -> tuple[Tensor, Tensor | None]:
 
 def loss_of(model: RowThinker, hidden: Tensor, labels: Tensor, *, z_loss: float = 0.0) -> RowLoss:
     """The two-block loss of hidden [B, T, D] against labels [B, T]."""
-    base, rows = model.thinker.head_weight(), model.rows.head_rows()
+    base, rows = model.thinker.head_weight(), model.rows.learned_head()
     return row_loss(hidden, labels, base, rows, z_loss=z_loss)

@@ -8,7 +8,7 @@ from lumoomni.audits.making import MakingConfig, said
 from lumoomni.infer.draw import DrawConfig, Made
 from lumoomni.media.audio import Audio
 
-CONFIG = MakingConfig(draw=DrawConfig(tries=4, most=8), sentences=12, longest=99)
+CONFIG = MakingConfig(sound=DrawConfig(tries=4, most=8), sentences=12, longest=99)
 
 
 class Speaker:

@@ -45,7 +45,11 @@ def made(most_positions: int = 128, short_conv: int = 0) -> RowThinker:
         short_conv=short_conv,
         tied=False,  # a tied head of random rows says its last id again, whatever was asked
     )
-    rows = Rows(RowsConfig(start=TEXT, count=len(space().new_rows), width=32, tied=False))
+    markers = space().named("SPECIAL").size
+    shape = RowsConfig(
+        start=TEXT, count=len(space().new_rows), width=32, tied=False, markers=markers
+    )
+    rows = Rows(shape)
     torch.nn.init.normal_(rows.row_table)
     torch.nn.init.normal_(rows.row_head)  # type: ignore[arg-type]
     thinker = Thinker(config).eval()

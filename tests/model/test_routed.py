@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from lumoomni.errors import InputError
 from lumoomni.infer.compose import ComposeConfig, compose
 from lumoomni.infer.sampling import SamplingConfig
 from lumoomni.model.attention import AttentionSpec
@@ -65,10 +66,46 @@ def test_what_comes_before_the_first_new_id_is_the_thinkers_and_new_ids_alone_th
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", ["img", "aud", "text"])
+def test_what_follows_media_is_the_makers_and_what_asks_for_them_the_thinkers() -> None:
+    model, codes = routed(), space().named("IMAGE").start
+    marker = TEXT + 1
+    ids = torch.tensor(
+        [[1, marker, 2, 3, codes, codes + 1, marker, 4, 5], [1, marker, 2, 3, 4, 5, marker, 6, 7]]
+    )
+    after = model.after_media(ids)
+    assert after.tolist() == [[False] * 4 + [True] * 5, [False] * 9]
+    documents = torch.tensor([[0] * 7 + [1, 1], [0] * 9])
+    apart = model.after_media(ids, AttentionSpec(documents=documents))
+    assert apart.tolist() == [[False] * 4 + [True] * 3 + [False] * 2, [False] * 9]
+    assert model.maker is not None
+    both = model.maker.blocks[0].ffn.down.weight  # type: ignore[union-attr]
+    before = model(ids).hidden
+    both.mul_(2)
+    moved = (model(ids).hidden - before).abs().amax(-1) > 1e-4
+    assert moved.tolist() == [[False] + [True] * 8, [False] + [True] * 8]  # through the markers
+    both.div_(2)
+    model.thinker.blocks[0].ffn.down.weight.mul_(2)  # type: ignore[union-attr, operator]
+    alone = model(ids[:1, 4:]).hidden
+    model.thinker.blocks[0].ffn.down.weight.div_(2)  # type: ignore[union-attr, operator]
+    torch.testing.assert_close(model(ids[:1, 4:]).hidden, alone)
+    cache = model.thinker.new_cache(2, 20)
+    model(ids, None, cache)
+    with pytest.raises(ValueError, match="9 positions are cached"):
+        model(ids[:, :1], None, cache)
+
+
+def shown(codes: list[int]) -> list[int]:
+    one, first = space().special, space().named("IMAGE").start
+    ids = [first + k for k in codes]
+    return [one("<|img_start|>"), *ids, one("<|img_end|>"), one("<|gen_text|>")]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["img", "aud", "text", "read"])
 def test_composed_step_by_step_as_read_at_once(kind: str) -> None:
     model, grammar = routed(), Grammar(space())
-    asked = [request(kind, [1, 2, 3]), request(kind, [4])]
+    asked = [request(kind, [1, 2, 3]), request(kind, [4])] if kind != "read" else []
+    asked = asked or [shown([1, 2, 3, 4, 5, 6]), shown([8, 7, 6, 5, 4, 3])]
     for one in asked:
         (got,) = compose(model, grammar, [one], ComposeConfig(most=6))
         ids = torch.tensor([[*one, *got.ids]])
@@ -81,7 +118,7 @@ def test_composed_step_by_step_as_read_at_once(kind: str) -> None:
                 assert int(best) == chosen
             state = grammar.step(state, chosen)
     sampled = ComposeConfig(sampling=SamplingConfig(temperature=1.0), most=6, guidance=2.0)
-    empty = request(kind, [])
+    empty = request(kind, []) if kind != "read" else shown([0] * 6)
     for ids, got in zip(asked, compose(model, grammar, asked, sampled, empty=empty), strict=True):
         assert grammar.check([*ids, *got.ids]) == ""
 
@@ -104,6 +141,12 @@ def test_gradients_reach_the_makers_matrices_and_the_view_shares_all_tensors() -
     assert (model(mixed()).hidden - before).abs().max() > 0.1
     twin = copy.deepcopy(model)
     torch.testing.assert_close(twin(mixed()).hidden, model(mixed()).hidden)
+
+
+def test_texts_of_media_and_of_nothing_are_asked_apart() -> None:
+    with pytest.raises(InputError, match="apart"):
+        asked = [request("text", [1]), shown([1] * 6)]
+        compose(routed(), Grammar(space()), asked, ComposeConfig(most=6))
 
 
 def test_others_than_a_copy_are_refused() -> None:

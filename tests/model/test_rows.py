@@ -11,6 +11,7 @@ from lumoomni.model.rows import (
     start_from_vectors,
 )
 from lumoomni.model.thinker import Thinker, ThinkerConfig
+from lumoomni.train.row_loss import row_loss
 
 V, K, D = 40, 12, 16
 
@@ -148,3 +149,35 @@ def test_codes_of_parts_alone_are_as_likely_as_their_parts(tied: bool) -> None:
     found = (hidden @ rows.head_rows()[3:11].t()).log_softmax(-1).view(-1, 2, 4)
     apart = found.logsumexp(2)[:, :, None] + found.logsumexp(1)[:, None]
     assert torch.allclose(found, apart, atol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_codes_of_parts_alone_are_embedded_and_scored_without_being_made(tied: bool) -> None:
+    model = made(tied)
+    rows, parts = model.rows, torch.cartesian_prod(torch.arange(2), torch.arange(4))
+    ends = [rows.row_table] if tied else [rows.row_table, rows.row_head]
+    with torch.no_grad():
+        for end in ends:
+            assert end is not None
+            vectors = torch.randn(2, 1, end.shape[1]) + torch.randn(1, 4, end.shape[1])
+            end[3:11] = vectors.reshape(8, -1)
+    whole = [rows.embedding_rows().detach().clone(), rows.head_rows().detach().clone()]
+    rows.share(3, parts, alone=True)
+    # What is a sum of parts is taken over as it is.
+    torch.testing.assert_close(rows.embedding_rows(), whole[0])
+    torch.testing.assert_close(rows.head_rows(), whole[1])
+    ids = torch.tensor([[2, V, V + 2, V + 3, V + 10, V + 11, V + rows.config.count - 1]])
+    torch.testing.assert_close(model.embed(ids)[0, 1:], rows.embedding_rows()[ids[0, 1:] - V])
+    hidden, base = torch.randn(1, 7, rows.config.width), model.thinker.head_weight().detach()
+    short = row_loss(hidden, ids, base, rows.learned_head())
+    torch.testing.assert_close(short.total, row_loss(hidden, ids, base, rows.head_rows()).total)
+    rows.settle()
+    torch.testing.assert_close(rows.head_rows(), whole[1])
+
+
+def test_parts_that_are_not_every_combination_once_are_refused() -> None:
+    rows = made(True).rows
+    parts = torch.cartesian_prod(torch.arange(2), torch.arange(4))
+    for wrong in (parts[:-1], parts[[0, 1, 2, 3, 4, 5, 7, 7]]):
+        with pytest.raises(ValueError, match="every combination"):
+            rows.share(3, wrong, alone=True)

@@ -1,9 +1,11 @@
 """The stages that learn tokens, tiny: what they leave, that they resume, and their gates."""
 
+import copy
 import json
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,10 +23,12 @@ from lumoomni.infer.assemble import base_hash, find_artifact, gather, load_part
 from lumoomni.infer.draw import Artist, DrawConfig, find_rows
 from lumoomni.infer.row_package import load_rows
 from lumoomni.model.lora import LoraSettings
+from lumoomni.model.rows import Rows
 from lumoomni.pipeline import build
 from lumoomni.recipes import RECIPES
 from lumoomni.runtime import Interrupted, Progress
 from lumoomni.stages import pretrain_tokens, train_rows
+from lumoomni.stages.token_training import share_digits
 from lumoomni.train.tokens import TokenTask
 from lumoomni.uti.interface import UTI
 from tests.stages.token_build import ROWS, TOKENS, recipe
@@ -92,6 +96,19 @@ def test_codes_of_colour_and_form_move_by_what_is_learned_of_either(built: Path)
     assert moved.abs().max() > 1e-3
     sums = moved[:, :1] + moved[:1] - moved[:1, :1]
     assert torch.allclose(moved, sums, atol=1e-5)
+
+
+def test_rows_that_learned_for_themselves_do_not_become_sums(built: Path) -> None:
+    space = open_artifact(built / "build_token_space")
+    context = SimpleNamespace(parents={"build_token_space": space}, name="pretrain_tokens")
+    bench = SimpleNamespace(config=TOKENS, uti=UTI.load(space.path))
+    rows = load_part(open_artifact(built / "train_rows"), "rows")
+    assert isinstance(rows, Rows)
+    share_digits(context, bench, copy.deepcopy(rows))  # type: ignore[arg-type]
+    (book,) = bench.uti.space.books("image")
+    rows.row_table.data[book.start - bench.uti.space.new_rows.start] += 1.0
+    with pytest.raises(InputError, match="no such sum"):
+        share_digits(context, bench, rows)  # type: ignore[arg-type]
 
 
 def test_fresh_tokens_are_none_that_the_manifest_has(built: Path) -> None:

@@ -29,6 +29,7 @@ PASSED = (Check(metric="m", op=">=", threshold=1.0, why=""),)
 EVERY = TokenMix(t2i=2, t2a=1, i2t=1, a2t=1, text=1)
 ROWS = TrainRowsConfig(
     mix=EVERY,
+    share_digits=True,
     loop=LoopConfig(steps=3, batch_size=6),
     optim=OptimConfig(lr=1e-2, weight_decay=0.0, warmup=2),
     eval_items=20,
@@ -45,6 +46,7 @@ TOKENS = PretrainTokensConfig(
     optim=OptimConfig(lr=1e-3, matrix_lr=0.01, warmup=2),
     making=MakingConfig(
         draw=DrawConfig(temperature=1.0, guidance=2.0, tries=2, most=24, watch=True),
+        sound=DrawConfig(tries=2, most=24, watch=True),
         pictures=3,
         sounds=3,
         sentences=4,

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lumoomni.model.factors import FactoredRows
 from lumoomni.train.row_loss import row_loss, row_token_losses, share_of_rows
 
 BASE, NEW, WIDTH = 11, 7, 8
@@ -65,6 +66,41 @@ def test_frozen_base_and_cached_states_give_the_same_rows() -> None:
         rows.grad = None
         row_loss(state, labels, table, rows).total.backward()
         torch.testing.assert_close(rows.grad, whole, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(0, 1000),
+    st.sampled_from([1, 3, None]),
+    st.sampled_from([0.0, 0.05]),
+    st.sampled_from([0.1, 1.0, 4.0]),
+    st.integers(0, 3),
+)
+def test_sums_of_parts_are_scored_as_if_all_were_written_out(seed, chunk, z, scale, place) -> None:
+    """Three plain rows, around codes of 2 x 2 parts."""
+    hidden, base, table, labels = case(seed, scale)
+    plain, one, two = (x.detach().clone().requires_grad_() for x in table.split([3, 2, 2]))
+    values = torch.cartesian_prod(torch.arange(2), torch.arange(2)).flip(1)
+    ours = row_loss(
+        hidden,
+        labels,
+        base,
+        FactoredRows(plain, (one, two), place, values),
+        chunk=chunk,
+        z_loss=z,
+    )
+    (ours.total * 0.5).backward()
+    inputs = [hidden, base, plain, one, two]
+    got = [x.grad.clone() for x in inputs]
+    for x in inputs:
+        x.grad = None
+    codes = one[values[:, 0]] + two[values[:, 1]]
+    want = joined(hidden, base, torch.cat([plain[:place], codes, plain[place:]]), labels, z)
+    (want * 0.5).backward()
+    torch.testing.assert_close(ours.total, want, rtol=1e-5, atol=1e-4)
+    for mine, x in zip(got, inputs, strict=True):
+        allowed = 3e-5 * max(1.0, float(x.grad.abs().max()))
+        torch.testing.assert_close(mine, x.grad, rtol=1e-4, atol=allowed)
 
 
 def test_half_precision_heads_keep_float_sums() -> None:

@@ -17,12 +17,12 @@ import numpy as np
 from lumoomni.data.world.scene import RADII, Scene, Thing, clear, paint, safe_places
 
 SHEET = 153.0
-SQUARES = 8
+SQUARES = 4
 """Along each side of the paper."""
 MARGIN = 0.01
 FULL = 0.85
 """How far into the radii of its size the one of a sketch is: small stars are fine enough."""
-NEAREST = {1: 1, 2: 49, 3: 16}
+NEAREST = {1: 1, 2: 9, 3: 9}
 """Crossings that each thing may move to, by the count of things."""
 
 
