@@ -53,6 +53,7 @@ class Factors(nn.Module):
     """
 
     values: Tensor
+    features: Tensor
 
     def __init__(self, parts: Tensor, place: int, table: Tensor) -> None:
         super().__init__()

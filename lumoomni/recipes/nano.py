@@ -129,7 +129,7 @@ def _train_vision_encoder() -> TrainVisionEncoderConfig:
             places_layers=1,
         ),
         words_weight=2.0,
-        loop=LoopConfig(steps=700, batch_size=64),
+        loop=LoopConfig(steps=1100, batch_size=64),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.02, warmup=30),
     )
 
@@ -261,10 +261,10 @@ def _instruct() -> InstructConfig:
             spoken=0.14,
             spoken_look=0.14,
             text_share=0.12,
-            compare=0.10,
+            compare=0.14,
             place=0.65,
         ),
-        loop=LoopConfig(steps=1200, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=1300, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
         perceiver_rate=0.1,
     )

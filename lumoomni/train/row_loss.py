@@ -13,8 +13,8 @@ Rows that are sums of parts (`model/factors.py`) are a third block: its logsumex
 those over each part's values, so that neither rows nor logits of its codes are made.
 """
 
-import math
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -214,17 +214,17 @@ def _slopes(
         here = slice(begin, begin + step)
         rows = [one[here] for one in blocks]
         hits = [one[:, None] for one in wanted[here].unbind(1)]
-        chosen = sum(_chosen_of(row, hit) for row, hit in zip(rows, hits, strict=True))
+        chosen = _sum([_chosen_of(row, hit) for row, hit in zip(rows, hits, strict=True)])
         soft = [_block(row) for row in rows]
         # Sums over each group, all relative to the largest logit: differences of near numbers are
         # exact where logaddexp of two large ones would round.
-        tops = [sum(soft[k].top for k in group) for group in groups]
+        tops = [_sum([soft[k].top for k in group]) for group in groups]
         top = torch.stack(tops).amax(0)
         masses = [
-            math.prod(soft[k].total for k in group) * (own - top).exp()
+            reduce(torch.mul, [soft[k].total for k in group]) * (own - top).exp()
             for group, own in zip(groups, tops, strict=True)
         ]
-        whole = sum(masses)
+        whole = _sum(masses)
         rest = whole.log()
         losses, lse = (top - chosen) + rest, top + rest
         factor = 1 + 2 * z * lse
@@ -237,6 +237,10 @@ def _slopes(
                 slope.scatter_add_(1, hits[k].clamp(min=0), -(hits[k] >= 0).float())
                 rows[k].copy_(slope)
     return found
+
+
+def _sum(some: list[Tensor]) -> Tensor:
+    return reduce(torch.add, some)
 
 
 def _chosen_of(logits: Tensor, hit: Tensor) -> Tensor:
