@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from lumoomni import cli_draw
 from lumoomni.cli import app
 from lumoomni.infer.compose import ComposeConfig, compose
-from lumoomni.infer.draw import PICTURE, Artist, DrawConfig
+from lumoomni.infer.draw import PICTURE, SOUND, Artist, DrawConfig
 from lumoomni.infer.sampling import SamplingConfig
 from lumoomni.media.audio import load_audio
 from lumoomni.media.image import load_image
@@ -113,7 +114,8 @@ def test_a_sheet_holds_every_picture_with_its_words(built: Path) -> None:
         sheet([], [])
 
 
-def test_draw_and_chat_choose_alike() -> None:
-    given = inspect.signature(cli_draw.draw).parameters
+@pytest.mark.parametrize(("verb", "best"), [(cli_draw.draw, PICTURE), (cli_draw.sound, SOUND)])
+def test_verbs_choose_as_chats_and_gates_do(verb: Callable, best: DrawConfig) -> None:
+    given = inspect.signature(verb).parameters
     chosen = tuple(given[name].default for name in ("temperature", "cfg", "tries"))
-    assert chosen == (PICTURE.temperature, PICTURE.guidance, PICTURE.tries)
+    assert chosen == (best.temperature, best.guidance, best.tries)

@@ -53,9 +53,14 @@ def default_positions(spec: AttentionSpec | None, batch: int, length: int) -> Te
     documents = spec.documents
     assert documents is not None
     index = torch.arange(length, device=documents.device).expand(batch, length)
+    return since_start(index, documents)
+
+
+def since_start(counted: Tensor, documents: Tensor) -> Tensor:
+    """A count [B, T] that never falls along a row, less what it was at each document's start."""
     first = torch.ones_like(documents, dtype=torch.bool)
     first[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return index - torch.where(first, index, 0).cummax(1).values
+    return counted - torch.where(first, counted, 0).cummax(1).values
 
 
 def build_mask(

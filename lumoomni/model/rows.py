@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumoomni.model.attention import AttentionSpec, KVCache
+from lumoomni.model.attention import AttentionSpec, KVCache, since_start
 from lumoomni.model.factors import FactoredRows, Factors
 from lumoomni.model.routed import RoutedThinker
 from lumoomni.model.thinker import Thinker, ThinkerOutput
@@ -202,13 +202,10 @@ class RowThinker(nn.Module):
         """Which positions bool [B, T] are of a picture or a sound or follow one in their
         document."""
         media = ids >= self.rows.config.start + self.rows.config.markers
-        seen = media.long().cumsum(1)
+        before = media.cumsum(1) - media.long()
         if attention is not None and attention.documents is not None:
-            documents = attention.documents
-            first = torch.ones_like(media)
-            first[:, 1:] = documents[:, 1:] != documents[:, :-1]
-            seen = seen - torch.where(first, seen - media.long(), 0).cummax(1).values
-        return seen > 0
+            before = since_start(before, attention.documents)
+        return media | (before > 0)
 
     def stepping(self, first: int, after_media: bool = False) -> Thinker:
         """Whose matrices a position of this id goes through."""

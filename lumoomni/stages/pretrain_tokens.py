@@ -1,6 +1,6 @@
 """Track B's stage 4, `pretrain_tokens`: the Thinker and its rows learn to draw, to sound, to read.
 
-Trains the Thinker's blocks (or adapters on them, or beside them matrices that new ids alone go
+Trains the Thinker's blocks (or adapters on them, or beside them matrices that new ids go
 through) and the rows on a mixture of all four ways and text. The gate asks for held-out pictures
 and sounds and looks at what comes: everything decodable, attributes right and wrong with another's
 prompt, no two alike, no more copies than by chance; reading no worse than before, and text hardly.
@@ -62,9 +62,9 @@ SHOWN, SOUNDS_KEPT = 30, 4
 class PretrainTokensConfig(TokenTrainingConfig):
     """Without `lora` the Thinker's blocks are trained whole; adapters are merged in the end.
 
-    With `routed`, new ids go through matrices of their own, which start as the Thinker's copies
-    (`model/routed.py`). A `thinker_rate` of 0 then leaves the Thinker, and text, to the bit;
-    above 0 it learns to read what they made of pictures and sounds. `making` says how pictures and
+    With `routed`, new ids and what is said after pictures and sounds go through matrices of their
+    own, which start as the Thinker's copies (`model/routed.py`). A `thinker_rate` of 0 then leaves
+    the Thinker, and text, to the bit; above 0 it learns too. `making` says how pictures and
     sounds are made when they are judged, and how many.
     """
 

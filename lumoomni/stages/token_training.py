@@ -223,9 +223,10 @@ def share_digits(context: StageContext, bench: Bench, rows: Rows, *, trained: bo
         (book,) = bench.uti.space.books("image")
         parts = values(torch.arange(book.size), codec.config.parts)
         place = book.start - bench.uti.space.new_rows.start
-        before = rows.embedding_rows().detach().clone()
+        before = [one.detach().clone() for one in (rows.embedding_rows(), rows.head_rows())]
         rows.share(place, parts, alone=codec.config.ink_digits > 0)
-        lost = float((rows.embedding_rows().detach() - before).norm() / before.norm())
+        after = [one.detach() for one in (rows.embedding_rows(), rows.head_rows())]
+        lost = max(float((b - a).norm() / a.norm()) for a, b in zip(before, after, strict=True))
         if trained and lost > MOST_LOST:
             raise InputError(
                 f"rows of pictures are to be sums of a colour's and a form's, but {lost:.1%} of "

@@ -36,7 +36,7 @@ def test_things_stand_on_crossings_in_one_radius_for_each_size() -> None:
         assert neat.relation == scene.relation
         for before, thing in zip(scene.things, neat.things, strict=True):
             assert thing.x * SQUARES % 1 == thing.y * SQUARES % 1 == 0
-            assert max(abs(thing.x - before.x), abs(thing.y - before.y)) <= 0.4
+            assert max(abs(thing.x - before.x), abs(thing.y - before.y)) <= 0.375
             radii.setdefault(thing.size, set()).add(thing.radius)
     assert all(len(some) == 1 for some in radii.values()) and len(radii) == 2
 
