@@ -34,8 +34,9 @@ def export(
 ) -> None:
     """Write a model's Thinker for `transformers`, with a card of its lineage and gates.
 
-    Adapters are folded in, new rows stand behind the tables. A Thinker that Qwen3 cannot express,
-    such as that of nano with its short convolution, is refused.
+    Adapters are folded in, new rows stand behind the tables. A Thinker that is more than Qwen3,
+    such as nano's with its short convolution and its maker, goes with the code that it needs: open
+    its folder with trust_remote_code=True.
     """
     with verb():
         from lumoomni.infer.export import export_hf

@@ -41,7 +41,8 @@ def pack(
     unproven: Unproven = False,
     as_json: Json = False,
 ) -> None:
-    """Write the trained rows without their base: .pt, .safetensors, .json and the token space.
+    """Write the trained rows without their base: .pt, .safetensors, .json and the token space; the
+    maker's matrices too, where new ids have any.
 
     They name the base by its hash; `lumo rows apply` puts them on it.
     """
@@ -61,7 +62,7 @@ def apply(
     ],
     rows: Annotated[Path, typer.Argument(help="A folder that `lumo rows pack` made.")],
     merge: Annotated[
-        Path | None, typer.Option(help="A new folder for base and rows as one Qwen3 model.")
+        Path | None, typer.Option(help="A new folder for base and rows as one model.")
     ] = None,
     space: Annotated[
         Path | None, typer.Option(help="A token space that the rows must have been trained in.")
@@ -71,7 +72,7 @@ def apply(
 ) -> None:
     """See whether rows fit a base: its hash, the range of their ids, and the token space.
 
-    With --merge, write both as one Hugging Face Qwen3 folder. Exit code 2 for another base, range
+    With --merge, write both as one Hugging Face folder. Exit code 2 for another base, range
     or token space, with both values.
     """
     with verb():
@@ -91,6 +92,7 @@ def apply(
 def _said(facts: "RowFacts") -> str:
     """Ids with both ends, as the ranges of a space are shown."""
     ends = "embeddings and head" if facts.has_lm_head else "one table for both ends"
+    ends += ", with matrices of their own" if facts.has_maker else ""
     return (
         f"rows {facts.row_start:,} .. {facts.row_end - 1:,} of width {facts.width} ({ends}) for "
         f"{facts.base_llm}"

@@ -1,12 +1,14 @@
 """`lumo export`: a folder, one JSON object, and what ends with two."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from lumoomni.cli import app
+from lumoomni.model.thinker import Thinker
 from tests.tiny import text_codec
 from tests.tiny_rows import thinker, write_rows
 
@@ -45,11 +47,12 @@ def test_it_teaches_and_exports(build: Path, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_exported_ends_with_two(build: Path, tmp_path: Path) -> None:
-    bent = write_rows(tmp_path / "bent", thinker(short_conv=3))
+    shape = replace(thinker().config, qk_norm=False)
+    bent = write_rows(tmp_path / "bent", Thinker(shape).eval())
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("keep")
     for words, said in (
-        ([str(bent), str(tmp_path / "x")], "short convolution of 3 taps"),
+        ([str(bent), str(tmp_path / "x")], "qk_norm=False"),
         ([str(build), str(tmp_path / "full")], "is not empty"),
         ([str(tmp_path / "none"), str(tmp_path / "x")], "there is no"),
         ([str(build), str(tmp_path / "x"), "--format", "onnx"], "hf"),

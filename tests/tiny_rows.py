@@ -19,6 +19,8 @@ from lumoomni.uti.space_file import save_space
 from tests.tiny import MEL, text_codec
 
 REPORT = Report(metrics={"right": wilson(9, 10)})
+MARKERS = 4
+"""Of the new ids; those after them are of media."""
 CHECKS = (Check(metric="right", op=">=", threshold=0.5, why="it must be | right"),)
 
 
@@ -75,9 +77,12 @@ def space(book: int = 16) -> TokenSpace:
     return new_space(codec.vocab_size, codec.hash, (picture,))
 
 
-def write_rows(out: Path, made: Thinker, *, lora: bool = False, book: int = 16) -> Path:
-    """A build directory: a Thinker, perhaps adapters on it, a token space, rows on all of them."""
-    codec, found = text_codec(), space(book)
+def write_rows(
+    out: Path, made: Thinker, *, lora: bool = False, book: int = 16, maker: bool = False
+) -> Path:
+    """A build directory: a Thinker, perhaps adapters on it, a token space, rows on all of them, and
+    perhaps a maker."""
+    codec, found, taps = text_codec(), space(book), made.config.short_conv
 
     def text(folder: Path) -> None:
         save_part(folder, "thinker", made)
@@ -97,10 +102,13 @@ def write_rows(out: Path, made: Thinker, *, lora: bool = False, book: int = 16) 
             count=len(found.new_rows),
             width=made.config.width,
             tied=made.config.tied,
+            markers=MARKERS,
         )
         new = Rows(config)
         start_from_text(new, made, seed=1, spread=1.0)
         save_part(folder, "rows", new)
+        if maker:
+            save_part(folder, "maker", thinker(tied=made.config.tied, short_conv=taps, seed=9))
 
     line = [commit(out / "pretrain_text", text)]
     line += [commit(out / "instruct", adapt, line[0])] if lora else []

@@ -57,13 +57,15 @@ class FreshConfig:
     Pictures and sounds serve both ways; where there are `sketches` or `cues`, these are made, and
     pictures or sounds only read.
     Of the share `half_told` of sketches the words leave out colours or shapes, and these are then
-    such as have no name: so nobody learns that a shape goes with some colours alone.
+    such as have no name: so nobody learns that a shape goes with some colours alone. Of the share
+    `half_read` of pictures too, for those that read.
     `first` is the index of the first one: those before it belong to a manifest.
     """
 
     pictures: int = 0
     sketches: int = 0
     half_told: float = 0.0
+    half_read: float = 0.0
     sounds: int = 0
     cues: int = 0
     sentences: int = 0
@@ -72,8 +74,9 @@ class FreshConfig:
     rows_per_shard: int = 2048
 
     def __post_init__(self) -> None:
-        if not 0 <= self.half_told <= 1:
-            raise InputError(f"half_told is {self.half_told}; use a share from 0 to 1")
+        for name in ("half_told", "half_read"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; use a share from 0 to 1")
         counts = {one.name: getattr(self, one.name) for one in fields(self)}
         if min(counts.values()) < 0:
             said = ", ".join(f"{name} {count}" for name, count in counts.items())
@@ -184,9 +187,9 @@ def _slices(
 
 def _items(config: FreshConfig, seed: int) -> Iterator[_Item]:
     for index in range(config.first, config.first + config.pictures):
-        scene = make_scene(seed, "train", index)
+        scene, text = told(seed, index, config.half_read)
         picture, task = draw(scene, config.pixels), "i2t" if config.sketches else "t2i"
-        yield _Item(f"fresh:scenes:{index:07}", task, caption(scene), picture)
+        yield _Item(f"fresh:scenes:{index:07}", task, text, picture)
     for index in range(config.first, config.first + config.sketches):
         scene, text = told(seed, index, config.half_told)
         yield _Item(f"fresh:sketches:{index:07}", "t2i", text, sketch(scene, config.pixels))
@@ -205,7 +208,7 @@ def _items(config: FreshConfig, seed: int) -> Iterator[_Item]:
 
 
 def told(seed: int, index: int, half: float) -> tuple[Scene, str]:
-    """A scene to be drawn and its words: all of them, or, of the share `half`, without the colours,
+    """A scene and its words: all of them, or, of the share `half`, without the colours,
     of things in any inks, or without the shapes, of things in outlines that have no name."""
     scene = make_scene(seed, "train", index)
     stream = rng(seed, "half told", index)

@@ -15,9 +15,9 @@ from lumoomni.errors import InputError
 from lumoomni.infer.assemble import PARTS, SETTINGS, TOKENIZER, load_settings
 from lumoomni.infer.base_model import Base, copy_text_files, load_base, open_base
 from lumoomni.infer.model_card import CardFacts, model_card
-from lumoomni.infer.row_package import grow
-from lumoomni.infer.row_use import ROWS, refuse_maker, rows_of
-from lumoomni.model.hf_weights import config_to_hf, pieces, save_thinker
+from lumoomni.infer.row_package import save_whole
+from lumoomni.infer.row_use import MAKER, ROWS, maker_of, rows_of
+from lumoomni.model.hf_weights import config_to_hf, save_thinker
 from lumoomni.model.rows import RowThinker
 from lumoomni.model.thinker import Thinker
 from lumoomni.runtime import atomic_write_json, atomic_write_text, whole_folder
@@ -43,29 +43,32 @@ class Exported:
 def export_hf(model: Path, out: Path, *, unproven: bool = False) -> Exported:
     """Write the Thinker of a build or an artifact, with its adapters and new rows, all or nothing.
 
-    Raises InputError for a Thinker that Qwen3 cannot express, which names the setting and its
-    value, and when something is at `out`.
+    What is more than Qwen3 goes with the code that it needs, for `trust_remote_code=True`. Raises
+    InputError for a Thinker that neither can express, which names the setting and its value, and
+    when something is at `out`.
     """
     with whole_folder(out, "the exported model") as folder:
         base = open_base(model, unproven=unproven)
         if base.line is None:
             raise InputError(f"{model} is a Hugging Face folder already; give a build or artifact")
-        refuse_maker(base)
         rows = rows_of(base) if base.line.owner(f"{ROWS}.json") is not None else None
         if rows is not None and base.space is None:
             raise InputError(
                 f"{base.where} has rows, but no token space among its ancestors to say what their "
                 "ids mean; build them on build_token_space"
             )
-        pieces(base.config, stacked=False)  # what cannot be said is refused before it is loaded
-        config_to_hf(base.config, torch.float32)
+        config_to_hf(base.config, torch.float32)  # what cannot be said is refused before loading
         thinker = load_base(base)
-        whole = thinker if rows is None else grow(RowThinker(thinker, rows))
-        save_thinker(whole, folder)
+        maker = maker_of(base)
+        whole = thinker
+        if rows is None:
+            save_thinker(thinker, folder)
+        else:
+            whole = save_whole(RowThinker(thinker, rows, maker), folder)
         _write_text(base, folder)
         if rows is not None and base.space is not None:
             save_space(folder, base.space)
-        facts = _facts(base, whole, rows is not None, out.absolute().name)
+        facts = _facts(base, whole, rows is not None, maker is not None, out.absolute().name)
         atomic_write_text(folder / CARD, model_card(facts))
     return Exported(
         folder=out,
@@ -89,10 +92,10 @@ def _template(base: Base) -> str:
     return load_settings(base.line.need(SETTINGS)).template
 
 
-def _facts(base: Base, whole: Thinker, has_rows: bool, name: str) -> CardFacts:
+def _facts(base: Base, whole: Thinker, has_rows: bool, has_maker: bool, name: str) -> CardFacts:
     assert base.line is not None
     adapter = base.line.adapter
-    left = [part for part in PARTS if part not in ("thinker", ROWS)]
+    left = [part for part in PARTS if part not in ("thinker", ROWS, MAKER)]
     return CardFacts(
         name=name,
         line=base.line.artifacts,
@@ -102,6 +105,7 @@ def _facts(base: Base, whole: Thinker, has_rows: bool, name: str) -> CardFacts:
         ids=whole.config.vocab_size,
         adapted="" if adapter is None else adapter.kind,
         space=base.space if has_rows else None,
+        maker=has_maker,
         template=_template(base),
         parts=tuple(part for part in left if base.line.owner(f"{part}.json") is not None),
     )

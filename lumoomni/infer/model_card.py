@@ -19,8 +19,9 @@ UNDONE = "**This stage did not pass its gate.**"
 class CardFacts:
     """What a card tells. `line` is an artifact and its ancestors, the latest first.
 
-    `base` is the hash of the Thinker, `adapted` the stage whose adapters are folded in, `parts`
-    what is in the model and not in the folder.
+    `base` is the hash of the Thinker, `adapted` the stage whose adapters are folded in, `maker`
+    whether new ids have matrices of their own, `parts` what is in the model and not in the
+    folder.
     """
 
     name: str
@@ -31,6 +32,7 @@ class CardFacts:
     ids: int
     adapted: str = ""
     space: TokenSpace | None = None
+    maker: bool = False
     template: str = ""
     parts: tuple[str, ...] = ()
 
@@ -76,6 +78,13 @@ def _what(facts: CardFacts) -> str:
         f"{facts.ids:,} ids, {facts.dtype}.",
         f"Its Thinker is `{facts.base}`.",
     ]
+    more = [f"a convolution over {shape.short_conv} earlier embeddings"] * bool(shape.short_conv)
+    more += ["matrices of its own for new ids and what is said of them"] * facts.maker
+    if more:
+        said.append(
+            f"It also has {' and '.join(more)}: open it with `trust_remote_code=True`, which runs "
+            "`modeling_lumoomni.py` of this folder."
+        )
     if facts.adapted:
         said.append(f"The adapters of `{facts.adapted}` are folded into its weights.")
     if facts.space is not None:

@@ -5,6 +5,7 @@
                                  with `weights_only=True`
     trainable_rows.json          ranges, hashes of base and token space, type
     token_space.json             what the rows' ids mean
+    trainable_maker.safetensors  matrices of their own for these ids, where they have any
 
 Knows: these files, and what they must agree on. Does not know: training.
 Costs: K x D numbers, twice; merging writes the whole base once more with K rows behind its tables.
@@ -28,14 +29,16 @@ from torch import Tensor
 from lumoomni.artifacts import hash_file
 from lumoomni.config import canonical_json, from_dict, to_dict
 from lumoomni.errors import InputError
-from lumoomni.model.hf_weights import load_thinker, save_thinker
-from lumoomni.model.rows import Rows, RowsConfig, RowThinker, refuse_misfit
+from lumoomni.model.hf_weights import Making, load_thinker, save_thinker
+from lumoomni.model.routed import matrices, new_maker
+from lumoomni.model.rows import Rows, RowsConfig, RowThinker
 from lumoomni.model.thinker import Thinker
 from lumoomni.runtime import atomic_write_bytes, atomic_write_json, whole_folder
 from lumoomni.uti.space import TokenSpace
 from lumoomni.uti.space_file import load_space, refuse_other, save_space
 
 NAME = "trainable_rows"
+MAKER = "trainable_maker.safetensors"
 BASE_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json")
 """Those whose hashes name an adopted Thinker too (`assemble.base_hash`)."""
 TEXT_FILES = ("*token*", "vocab*", "merges.txt", "chat_template*", "generation_config.json")
@@ -54,17 +57,37 @@ class RowFacts:
     base: str
     abi: str
     has_lm_head: bool
+    has_maker: bool = False
+    markers: int = 0
     dtype: str = "float32"
     schema: int = SCHEMA
 
 
 @dataclass(frozen=True)
 class RowPackage:
-    """Rows in evaluation mode, what they are for, and the space of their ids."""
+    """Rows in evaluation mode, what they are for, and the space of their ids; the maker's matrices
+    by name, where these ids have any."""
 
     rows: Rows
     facts: RowFacts
     space: TokenSpace
+    maker: dict[str, Tensor] | None = None
+
+    def on(self, thinker: Thinker) -> RowThinker:
+        """The model of a Thinker and these. Raises ValueError where they do not fit."""
+        if self.maker is None:
+            return RowThinker(thinker, self.rows)
+        maker = new_maker(thinker)
+        own = named_matrices(maker)
+        if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in self.maker.items()}:
+            raise ValueError(
+                f"{MAKER} holds {len(self.maker)} matrices that are not those of this Thinker's "
+                f"{len(thinker.blocks)} layers"
+            )
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(self.maker[name])
+        return RowThinker(thinker, self.rows, maker).eval()
 
 
 def base_of(folder: Path) -> str:
@@ -77,7 +100,21 @@ def base_of(folder: Path) -> str:
     return hashlib.sha256(canonical_json(hashes).encode()).hexdigest()
 
 
-def save_rows(folder: Path, rows: Rows, space: TokenSpace, *, base: str, base_llm: str) -> RowFacts:
+def named_matrices(maker: Thinker) -> dict[str, Tensor]:
+    """What of a maker is its own, by name."""
+    own = {id(parameter) for parameter in matrices(maker).parameters()}
+    return {name: one for name, one in maker.named_parameters() if id(one) in own}
+
+
+def save_rows(
+    folder: Path,
+    rows: Rows,
+    space: TokenSpace,
+    *,
+    base: str,
+    base_llm: str,
+    maker: Thinker | None = None,
+) -> RowFacts:
     """Write the package. Raises InputError when rows and space disagree about the new ids."""
     config = rows.config
     have, want = (config.start, config.start + config.count), _range_of(space)
@@ -94,6 +131,8 @@ def save_rows(folder: Path, rows: Rows, space: TokenSpace, *, base: str, base_ll
         base=base,
         abi=space.abi,
         has_lm_head=rows.row_head is not None,
+        has_maker=maker is not None,
+        markers=config.markers,
     )
     tensors = {"embeddings": rows.row_table.detach().float().cpu().contiguous()}
     if rows.row_head is not None:
@@ -104,6 +143,9 @@ def save_rows(folder: Path, rows: Rows, space: TokenSpace, *, base: str, base_ll
     buffer = io.BytesIO()
     torch.save({**older, "embeddings": None, "lm_head": None, **tensors}, buffer)
     atomic_write_bytes(folder / f"{NAME}.pt", buffer.getvalue())
+    if maker is not None:
+        own = {name: one.detach().cpu() for name, one in named_matrices(maker).items()}
+        atomic_write_bytes(folder / MAKER, save(own))
     save_space(folder, space)
     atomic_write_json(folder / f"{NAME}.json", to_dict(facts))
     return facts
@@ -133,13 +175,15 @@ def load_rows(folder: Path, *, base: str | None = None, abi: str | None = None) 
         count=facts.row_end - facts.row_start,
         width=facts.width,
         tied=not facts.has_lm_head,
+        markers=facts.markers,
     )
     rows = Rows(config)
     for name, value in _tensors(folder, facts).items():
         target = rows.row_table if name == "embeddings" else rows.row_head
         assert target is not None
         target.data.copy_(value)
-    return RowPackage(rows.eval(), facts, space)
+    maker = _read(folder / MAKER) if facts.has_maker else None
+    return RowPackage(rows.eval(), facts, space, maker)
 
 
 def apply_rows(base: Path, package: Path, dtype: torch.dtype = torch.float32) -> RowThinker:
@@ -150,10 +194,9 @@ def apply_rows(base: Path, package: Path, dtype: torch.dtype = torch.float32) ->
     found = load_rows(package, base=base_of(base))
     thinker = load_thinker(base, dtype)
     try:
-        refuse_misfit(thinker, found.rows.config)
+        return found.on(thinker)
     except ValueError as error:
         raise InputError(f"{package}: {error}") from error
-    return RowThinker(thinker, found.rows)
 
 
 def merge_rows(base: Path, package: Path, out: Path) -> int:
@@ -163,13 +206,20 @@ def merge_rows(base: Path, package: Path, out: Path) -> int:
     something, and as `apply_rows` does.
     """
     with whole_folder(out, "the merged model") as folder:
-        grown = grow(apply_rows(base, package, dtype_of(base)))
-        save_thinker(grown, folder)
+        grown = save_whole(apply_rows(base, package, dtype_of(base)), folder)
         for path in sorted({p for pattern in TEXT_FILES for p in base.glob(pattern)}):
             if path.is_file():
                 shutil.copy2(path, folder / path.name)
         save_space(folder, load_space(package))
     return grown.config.vocab_size
+
+
+def save_whole(model: RowThinker, folder: Path) -> Thinker:
+    """Write a Thinker with its rows, and its maker, for `transformers`; what was written."""
+    grown, maker = grow(model), model.maker
+    making = None if maker is None else Making.of(maker, model.rows.config)
+    save_thinker(grown, folder, making=making)
+    return grown
 
 
 @torch.no_grad()
@@ -216,10 +266,7 @@ def _facts(folder: Path) -> RowFacts:
 
 def _tensors(folder: Path, facts: RowFacts) -> dict[str, Tensor]:
     path = folder / f"{NAME}.safetensors"
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from error
+    tensors = _read(path)
     names = {"embeddings", "lm_head"} if facts.has_lm_head else {"embeddings"}
     shape = (facts.row_end - facts.row_start, facts.width)
     found = {name: tuple(value.shape) for name, value in tensors.items()}
@@ -229,3 +276,10 @@ def _tensors(folder: Path, facts: RowFacts) -> dict[str, Tensor]:
             "together from two packages"
         )
     return tensors
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from error

@@ -14,14 +14,13 @@ import torch
 from lumoomni.errors import InputError
 from lumoomni.infer.assemble import load_part
 from lumoomni.infer.base_model import Base, copy_text_files, load_base, open_base
-from lumoomni.infer.row_package import RowFacts, RowPackage, grow, load_rows, save_rows
-from lumoomni.model.hf_weights import save_thinker
+from lumoomni.infer.row_package import RowFacts, RowPackage, load_rows, save_rows, save_whole
 from lumoomni.model.rows import Rows, RowsConfig, RowThinker, refuse_misfit
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.runtime import whole_folder
 from lumoomni.uti.space_file import load_space, refuse_other, save_space
 
-ROWS = "rows"
+ROWS, MAKER = "rows", "maker"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +57,14 @@ def refuse_shape(shape: ThinkerConfig, rows: RowsConfig, where: str) -> None:
         raise InputError(f"{where}: {error}; use the base that they were trained on") from error
 
 
-def refuse_maker(base: Base) -> None:
-    """Raises InputError where new ids have matrices of their own, which no Qwen3 can have."""
-    if base.line is not None and base.line.owner("maker.json") is not None:
-        raise InputError(
-            f"{base.where} has matrices of its own for new ids (pretrain_tokens.routed), which its "
-            "rows mean nothing without and Qwen3 has no place for; use the artifact of train_rows, "
-            "or train with pretrain_tokens.routed=false"
-        )
+def maker_of(base: Base) -> Thinker | None:
+    """The matrices that new ids have of their own (pretrain_tokens.routed), where they have any."""
+    owner = None if base.line is None else base.line.owner(f"{MAKER}.json")
+    if owner is None:
+        return None
+    maker = load_part(owner, MAKER)
+    assert isinstance(maker, Thinker)
+    return maker
 
 
 def pack_rows(source: Path, out: Path, *, unproven: bool = False) -> RowFacts:
@@ -75,14 +74,14 @@ def pack_rows(source: Path, out: Path, *, unproven: bool = False) -> RowFacts:
     """
     with whole_folder(out, "the rows") as folder:
         base = open_base(source, unproven=unproven)
-        refuse_maker(base)
-        rows = rows_of(base)
+        rows, maker = rows_of(base), maker_of(base)
         if base.space is None:
             raise InputError(
                 f"{base.where} has rows, but no token space among its ancestors to say what their "
                 "ids mean; build them on build_token_space"
             )
-        return save_rows(folder, rows, base.space, base=base.hash, base_llm=base.name)
+        named = {"base": base.hash, "base_llm": base.name}
+        return save_rows(folder, rows, base.space, maker=maker, **named)
 
 
 def look(base: Base, package: Path, space: Path | None = None) -> RowPackage:
@@ -105,6 +104,13 @@ def look(base: Base, package: Path, space: Path | None = None) -> RowPackage:
     return found
 
 
+def _on(thinker: Thinker, found: RowPackage, package: Path) -> RowThinker:
+    try:
+        return found.on(thinker)
+    except ValueError as error:
+        raise InputError(f"{package}: {error}; use the base that it was trained on") from error
+
+
 def apply_package(
     source: Path,
     package: Path,
@@ -122,7 +128,7 @@ def apply_package(
     if merge is None:
         return fit
     with whole_folder(merge, "the merged model") as folder:
-        save_thinker(grow(RowThinker(load_base(base), found.rows)), folder)
+        save_whole(_on(load_base(base), found, package), folder)
         copy_text_files(base, folder)
         save_space(folder, found.space)
     return fit

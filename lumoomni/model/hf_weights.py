@@ -1,14 +1,16 @@
 """Hugging Face Qwen3 and Qwen3-MoE checkpoints <-> Thinker, tensor by tensor.
 
 Knows: their config.json, their tensor names (per-expert and stacked experts), and how ours are
-fused (query, key and value in one matrix; gate and up in one).
+fused (query, key and value in one matrix; gate and up in one). A Thinker with a short convolution
+or a maker is more than Qwen3: its folder holds the code that it needs (`modeling_lumoomni.py`).
 Does not know: tokenizers, hubs or training.
 Costs: the model once; one tensor more where a type changes on the way.
 """
 
 import json
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,17 @@ from torch import Tensor
 
 from lumoomni.errors import InputError
 from lumoomni.model.moe import MoEConfig
+from lumoomni.model.routed import MATRICES
+from lumoomni.model.rows import RowsConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.model.weight_files import StoredTensor, stored_tensors
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 4_000_000_000
+CODE = Path(__file__).parent / "modeling_lumoomni.py"
+OURS = "lumoomni"
+"""The model type of what Qwen3 cannot express."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,20 @@ class Piece:
     target: str
     rows: slice | None = None
     expert: int | None = None
+
+
+@dataclass(frozen=True)
+class Making:
+    """A maker (`model/routed.py`), the first id that is its own, and the first one of media."""
+
+    maker: Thinker
+    own: int
+    media: int
+
+    @classmethod
+    def of(cls, maker: Thinker, rows: RowsConfig) -> "Making":
+        """Whose rows these are."""
+        return cls(maker, rows.start, rows.start + rows.markers)
 
 
 def load_thinker(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Thinker:
@@ -75,7 +96,12 @@ def inspect_thinker(folder: Path) -> ThinkerConfig:
     return config
 
 
-def save_thinker(thinker: Thinker, folder: Path, dtype: torch.dtype | None = None) -> None:
+def save_thinker(
+    thinker: Thinker,
+    folder: Path,
+    dtype: torch.dtype | None = None,
+    making: Making | None = None,
+) -> None:
     """Write config.json and safetensors (sharded above 4 GB) that transformers can load.
 
     Experts are written one by one, the layout of the published checkpoints.
@@ -85,6 +111,9 @@ def save_thinker(thinker: Thinker, folder: Path, dtype: torch.dtype | None = Non
     parameters = dict(thinker.named_parameters())
     dtype = dtype or thinker.token_table.weight.dtype
     plan = pieces(thinker.config, stacked=False)
+    if making is not None:
+        parameters |= {f"maker.{name}": one for name, one in making.maker.named_parameters()}
+        plan += _maker_pieces(plan)
     shards: list[list[Piece]] = [[]]
     size = 0
     for piece in plan:
@@ -110,20 +139,17 @@ def save_thinker(thinker: Thinker, folder: Path, dtype: torch.dtype | None = Non
     if len(shards) > 1:
         total = sum(p.numel() for p in parameters.values()) * dtype.itemsize
         _write_json(folder / INDEX, {"metadata": {"total_size": total}, "weight_map": index})
-    _write_json(folder / "config.json", config_to_hf(thinker.config, dtype))
+    hf = config_to_hf(thinker.config, dtype, making)
+    if hf["model_type"] == OURS:
+        shutil.copyfile(CODE, folder / CODE.name)
+    _write_json(folder / "config.json", hf)
 
 
 def pieces(config: ThinkerConfig, *, stacked: bool) -> list[Piece]:
-    """Every checkpoint tensor of a model; `stacked` is the layout of experts as one tensor.
-
-    Raises InputError for a Thinker with a short convolution, which no Qwen3 checkpoint can hold.
-    """
-    if config.short_conv:
-        raise InputError(
-            f"this Thinker has a short convolution of {config.short_conv} taps and Qwen3 has 0; "
-            "save it as an artifact, or train one with thinker.short_conv=0 to export it"
-        )
+    """Every checkpoint tensor of a model; `stacked` is the layout of experts as one tensor."""
     plan = [Piece("model.embed_tokens.weight", "token_table.weight")]
+    if config.short_conv:
+        plan.append(Piece("model.short_conv.weight", "short_conv.weight"))
     for layer in range(config.layers):
         theirs, ours = f"model.layers.{layer}.", f"blocks.{layer}."
         plan.append(Piece(theirs + "input_layernorm.weight", ours + "attention_norm.weight"))
@@ -139,6 +165,20 @@ def pieces(config: ThinkerConfig, *, stacked: bool) -> list[Piece]:
     if not config.tied:
         plan.append(Piece("lm_head.weight", "head_table"))
     return plan
+
+
+def _maker_pieces(plan: list[Piece]) -> list[Piece]:
+    """The matrices of the layers once more, under the maker's names."""
+    ends = tuple(f"{name}.{kind}" for name in MATRICES for kind in ("weight", "bias"))
+    return [
+        replace(
+            piece,
+            source="{0}.maker_{2}".format(*piece.source.rpartition(".")),
+            target=f"maker.{piece.target}",
+        )
+        for piece in plan
+        if piece.target.endswith(ends)
+    ]
 
 
 def _attention_pieces(config: ThinkerConfig, theirs: str, ours: str) -> Iterator[Piece]:
@@ -219,8 +259,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 def config_from_hf(hf: dict[str, Any]) -> ThinkerConfig:
     """A ThinkerConfig from the fields of Qwen3 or Qwen3-MoE's config.json."""
     kind = hf.get("model_type")
-    if kind not in ("qwen3", "qwen3_moe"):
+    if kind not in ("qwen3", "qwen3_moe", OURS):
         raise InputError(f"model_type is {kind!r}; only 'qwen3' and 'qwen3_moe' can be loaded")
+    if hf.get("maker_from") is not None:
+        raise InputError(
+            f"the model has matrices of their own for ids from {hf['maker_from']} on; it is what "
+            "an export ends with, so give the build or artifact that it was made of"
+        )
     rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
     if rope.get("rope_type", rope.get("type", "default")) != "default":
         raise InputError(f"rope scaling {rope} is not supported; only the default rotary is")
@@ -255,6 +300,7 @@ def config_from_hf(hf: dict[str, Any]) -> ThinkerConfig:
         window_from=_window_from(hf, layers) if windowed else 0,
         moe=moe,
         dense_layers=dense,
+        short_conv=hf.get("short_conv", 0),
         max_positions=hf.get("max_position_embeddings", 32768),
     )
 
@@ -272,10 +318,12 @@ def _window_from(hf: dict[str, Any], layers: int) -> int:
     return begin
 
 
-def config_to_hf(config: ThinkerConfig, dtype: torch.dtype) -> dict[str, Any]:
+def config_to_hf(
+    config: ThinkerConfig, dtype: torch.dtype, making: Making | None = None
+) -> dict[str, Any]:
     """The config.json that makes transformers build the same model.
 
-    Raises InputError for a shape that Qwen3 cannot express.
+    Raises InputError for a shape that neither Qwen3 nor `modeling_lumoomni.py` can express.
     """
     if not config.qk_norm or config.qkv_bias != config.out_bias:
         raise InputError(
@@ -284,6 +332,11 @@ def config_to_hf(config: ThinkerConfig, dtype: torch.dtype) -> dict[str, Any]:
         )
     if config.moe is not None and config.window is not None and config.window_from > 0:
         raise InputError("Qwen3-MoE windows every layer or none; set window_from to 0")
+    if config.moe is not None and config.short_conv:
+        raise InputError(
+            f"this Thinker has experts and a short convolution of {config.short_conv} taps, and "
+            "transformers has no such model; train one with thinker.short_conv=0 to export it"
+        )
     hf: dict[str, Any] = {
         "architectures": ["Qwen3ForCausalLM" if config.moe is None else "Qwen3MoeForCausalLM"],
         "model_type": "qwen3" if config.moe is None else "qwen3_moe",
@@ -307,17 +360,34 @@ def config_to_hf(config: ThinkerConfig, dtype: torch.dtype) -> dict[str, Any]:
         "torch_dtype": str(dtype).removeprefix("torch."),
     }
     if config.moe is None:
-        hf["max_window_layers"] = config.window_from
-    else:
-        hf |= {
-            "num_experts": config.moe.experts,
-            "num_experts_per_tok": config.moe.active,
-            "moe_intermediate_size": config.moe.ffn_width,
-            "norm_topk_prob": config.moe.normalise,
-            "decoder_sparse_step": 1,
-            "mlp_only_layers": list(config.dense_layers),
-        }
-    return hf
+        own = _more_than_qwen3(config, making)
+        return hf | {"max_window_layers": config.window_from} | own
+    return hf | {
+        "num_experts": config.moe.experts,
+        "num_experts_per_tok": config.moe.active,
+        "moe_intermediate_size": config.moe.ffn_width,
+        "norm_topk_prob": config.moe.normalise,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": list(config.dense_layers),
+    }
+
+
+def _more_than_qwen3(config: ThinkerConfig, making: Making | None) -> dict[str, Any]:
+    """What a folder says of a model that `modeling_lumoomni.py` has to build; nothing of others."""
+    if not config.short_conv and making is None:
+        return {}
+    return {
+        "architectures": ["LumoOmniForCausalLM"],
+        "model_type": OURS,
+        "auto_map": {
+            "AutoConfig": f"{CODE.stem}.LumoOmniConfig",
+            "AutoModel": f"{CODE.stem}.LumoOmniModel",
+            "AutoModelForCausalLM": f"{CODE.stem}.LumoOmniForCausalLM",
+        },
+        "short_conv": config.short_conv,
+        "maker_from": None if making is None else making.own,
+        "media_from": None if making is None else making.media,
+    }
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -47,7 +47,13 @@ WIDTH = 192
 LATENTS = 16
 BOOKS = 3
 FRESH = FreshConfig(
-    pictures=12_000, sketches=30_000, half_told=0.25, sounds=4000, cues=4000, sentences=1000
+    pictures=12_000,
+    half_read=0.3,
+    sketches=30_000,
+    half_told=0.35,
+    sounds=4000,
+    cues=4000,
+    sentences=1000,
 )
 """Both stages that learn tokens have the same, so that they are made once."""
 
@@ -229,7 +235,7 @@ def _pretrain_tokens() -> PretrainTokensConfig:
         share_digits=True,
         text_weight=3.0,
         rows_rate=0.5,
-        loop=LoopConfig(steps=3600, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=4200, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
         making=MakingConfig(draw=replace(PICTURE, watch=True), sound=replace(SOUND, watch=True)),
     )

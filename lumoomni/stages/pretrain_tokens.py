@@ -196,14 +196,14 @@ def save(context: StageContext, bench: Bench, model: RowThinker) -> None:
 
 
 def save_both(context: StageContext, bench: Bench, model: RowThinker) -> None:
-    """The Thinker, its rows, and the package of these, or the maker."""
+    """The Thinker, its rows, perhaps their maker, and the package of these."""
     save_part(context.out, "thinker", model.thinker)
     save_part(context.out, "rows", model.rows)
-    if model.maker is not None:  # without which its rows mean nothing, so they are no package
+    if model.maker is not None:
         save_part(context.out, "maker", model.maker)
-        return
     package, base = context.out / PACKAGE, hash_file(context.out / "thinker.safetensors")
-    save_rows(package, model.rows, bench.uti.space, base=base, base_llm=context.name)
+    named = {"base": base, "base_llm": context.name}
+    save_rows(package, model.rows, bench.uti.space, maker=model.maker, **named)
 
 
 def change(before: TaskScores, after: TaskScores) -> Metric:

@@ -2,7 +2,9 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from lumoomni.infer import export
 from lumoomni.infer.assemble import gather, load_part
 from lumoomni.infer.base_model import open_base
 from lumoomni.infer.export import export_hf
+from lumoomni.model.hf_weights import load_thinker
 from lumoomni.model.rows import Rows, RowThinker
 from lumoomni.model.thinker import Thinker
 from tests.tiny import text_codec
@@ -113,9 +116,113 @@ def test_what_stays_behind_is_named(tmp_path: Path) -> None:
     assert "Not in this folder: vision, audio, image_connector, audio_connector, talker" in said
 
 
-def test_a_thinker_that_qwen3_cannot_express_is_refused_by_name(tmp_path: Path) -> None:
-    build = write_rows(tmp_path / "build", thinker(short_conv=3))
-    with pytest.raises(InputError, match=r"convolution of 3 taps .* thinker\.short_conv=0"):
+def opened(folder: Path) -> Any:
+    made = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=True
+    )
+    return made.eval()
+
+
+def whole_of(build: Path) -> RowThinker:
+    """The model of a build with rows and a maker, as `Artist` puts it together."""
+    parts = gather(build)
+    thinker_, rows, maker = (parts.need(name) for name in ("thinker", "rows", "maker"))
+    assert isinstance(rows, Rows) and isinstance(thinker_, Thinker) and isinstance(maker, Thinker)
+    return RowThinker(thinker_, rows, maker).eval()
+
+
+def conversation(size: int, length: int, seed: int = 1) -> torch.Tensor:
+    """Text, then now and then an id of a picture, then both."""
+    generator = torch.Generator().manual_seed(seed)
+    text = torch.randint(size, (3, length), generator=generator)
+    new = torch.randint(size, size + 80, (3, length), generator=generator)
+    late = (torch.arange(length) > length // 3) & (torch.rand(3, length, generator=generator) < 0.2)
+    return torch.where(late, new, text)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_more_than_qwen3_opens_with_its_code(tmp_path: Path, tied: bool) -> None:
+    build = write_rows(tmp_path / "build", thinker(tied=tied, short_conv=3), maker=True)
+    made, size = export_hf(build, tmp_path / "out"), text_codec().vocab_size
+    assert (made.ids, made.rows) == (size + 80, 80)
+    whole, model = whole_of(build), opened(tmp_path / "out")
+    ids = conversation(size, 40)
+    with torch.no_grad():
+        want, got = whole.head(whole(ids).hidden), model(input_ids=ids).logits
+        plain = whole.head(whole.thinker(whole.embed(ids)).hidden)
+    assert want.abs().max() > 1 and (got - want).abs().max() < TOLERANCE
+    # What the maker and the convolution do is seen.
+    assert (plain - want).abs().max() > 0.1
+    assert "runs `modeling_lumoomni.py`" in (tmp_path / "out" / "README.md").read_text()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    assert tokenizer(TEXT)["input_ids"] == text_codec().encode(TEXT)
+
+
+def test_more_than_qwen3_generates_what_it_scores(tmp_path: Path) -> None:
+    """Step by step through a cache, with padding on the left, as all at once and alone."""
+    size = text_codec().vocab_size
+    export_hf(write_rows(tmp_path / "build", thinker(short_conv=3), maker=True), tmp_path / "out")
+    model = opened(tmp_path / "out")
+    ids = conversation(size, 24)
+    keys = torch.ones_like(ids)
+    keys[1, :7] = 0
+    how = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": None, "pad_token_id": 0}
+    with torch.no_grad():
+        made = model.generate(input_ids=ids, attention_mask=keys, **how)
+        for row, real in zip(made, keys, strict=True):
+            alone = row[len(real) - int(real.sum()) :][None]
+            scored = model(input_ids=alone).logits[0].argmax(-1)
+            assert alone[0, int(real.sum()) :].tolist() == scored[int(real.sum()) - 1 : -1].tolist()
+        # Without a count of positions the mask says where a row begins.
+        masked = model(input_ids=ids, attention_mask=keys).logits[1, 7:]
+        assert (masked - model(input_ids=ids[1:2, 7:]).logits[0]).abs().max() < TOLERANCE
+    assert len({tuple(row[24:].tolist()) for row in made}) > 1
+    with pytest.raises(ValueError, match="num_beams must be 1"):
+        model.generate(input_ids=ids, num_beams=2, **how)
+    with pytest.raises(ValueError, match="give ids"):
+        model(inputs_embeds=torch.zeros(1, 2, 32))
+    cache = model(input_ids=ids, use_cache=True).past_key_values
+    cache.crop(-4)
+    with pytest.raises(ValueError, match="holds 20 positions, but was filled with 24"):
+        model(input_ids=ids[:, 20:], past_key_values=cache)
+
+
+def test_what_is_packed_into_one_row_is_scored_as_alone(tmp_path: Path) -> None:
+    size = text_codec().vocab_size
+    export_hf(write_rows(tmp_path / "build", thinker(short_conv=3), maker=True), tmp_path / "out")
+    model, (one, two, _) = opened(tmp_path / "out"), conversation(size, 18).unbind()
+    places = torch.arange(18).repeat(2)[None]
+    with torch.no_grad():
+        both = torch.cat([one, two])[None]
+        packed = model(input_ids=both, position_ids=places, use_cache=False).logits[0]
+        for ids, got in zip((one, two), packed.split(18), strict=True):
+            assert (model(input_ids=ids[None]).logits[0] - got).abs().max() < TOLERANCE
+
+
+def test_a_convolution_alone_goes_there_and_back(tmp_path: Path) -> None:
+    made = thinker(short_conv=3)
+    export_hf(write_rows(tmp_path / "build", made) / "pretrain_text", tmp_path / "out")
+    again = load_thinker(tmp_path / "out")
+    assert again.config == made.config
+    ours_, theirs_ = made.state_dict(), again.state_dict()
+    assert ours_.keys() == theirs_.keys()
+    assert all(torch.equal(ours_[key], theirs_[key]) for key in ours_)
+    ids = conversation(text_codec().vocab_size - 80, 20)
+    with torch.no_grad():
+        assert (opened(tmp_path / "out")(ids).logits - ours(made, ids)).abs().max() < TOLERANCE
+
+
+def test_what_an_export_ends_with_is_not_begun_with(tmp_path: Path) -> None:
+    build = write_rows(tmp_path / "build", thinker(), maker=True)
+    export_hf(build, tmp_path / "out")
+    with pytest.raises(InputError, match=r"matrices of their own for ids from \d+ on"):
+        load_thinker(tmp_path / "out")
+
+
+def test_a_thinker_that_nobody_can_express_is_refused_by_name(tmp_path: Path) -> None:
+    shape = replace(thinker().config, qk_norm=False)
+    build = write_rows(tmp_path / "build", Thinker(shape).eval())
+    with pytest.raises(InputError, match=r"this Thinker has qk_norm=False"):
         export_hf(build, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"build"}
 

@@ -5,19 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lumoomni.artifacts import open_artifact
 from lumoomni.errors import InputError
 from lumoomni.infer.assemble import gather, load_part, save_part
 from lumoomni.infer.base_model import load_base, open_base
-from lumoomni.infer.row_package import NAME, load_rows
+from lumoomni.infer.export import export_hf
+from lumoomni.infer.row_package import MAKER, NAME, apply_rows, base_of, load_rows
 from lumoomni.infer.row_use import apply_package, pack_rows
 from lumoomni.model.hf_weights import load_thinker, save_thinker
 from lumoomni.model.rows import Rows, RowThinker
 from lumoomni.stages.adopt_parts import adopted
 from lumoomni.uti.space_file import save_space
 from tests.tiny import text_codec
-from tests.tiny_rows import commit, space, thinker, write_rows
+from tests.tiny_rows import MARKERS, commit, space, thinker, write_rows
 
 pytestmark = pytest.mark.slow
 IDS = torch.tensor([[5, 300, text_codec().vocab_size + 3, 17, len(space().new_rows) + 200]])
@@ -79,6 +81,41 @@ def test_merged_on_an_artifact_the_folder_has_our_logits(
     assert ours.abs().max() > 1
     assert (tmp_path / "merged" / "tokenizer.json").is_file()
     assert (tmp_path / "merged" / "token_space.json").is_file()
+
+
+@pytest.mark.parametrize("short_conv", [0, 3])
+def test_matrices_of_their_own_go_with_the_rows(tmp_path: Path, short_conv: int) -> None:
+    transformers = pytest.importorskip("transformers")
+    out = write_rows(tmp_path / "build", thinker(short_conv=short_conv), maker=True)
+    facts = pack_rows(out, tmp_path / "packed")
+    assert facts.has_maker and facts.markers == MARKERS
+    base = out / "pretrain_text"
+    apply_package(base, tmp_path / "packed", merge=tmp_path / "merged")
+    parts = gather(out)
+    whole = RowThinker(*(parts.need(name) for name in ("thinker", "rows", "maker"))).eval()  # type: ignore[arg-type]
+    folder = {"trust_remote_code": True, "dtype": torch.float32}
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged", **folder)
+    with torch.no_grad():
+        want = whole.head(whole(IDS).hidden)
+        torch.testing.assert_close(theirs.eval()(IDS).logits, want, rtol=1e-4, atol=1e-4)
+    assert want.abs().max() > 1 and (logits(whole) - want).abs().max() > 0.1
+    # As the base is a folder of others, rows and matrices go onto what `transformers` opens.
+    export_hf(base, tmp_path / "llm")
+    path = tmp_path / "packed" / f"{NAME}.json"
+    named = {**json.loads(path.read_text()), "base": base_of(tmp_path / "llm")}
+    path.write_text(json.dumps(named))
+    again = apply_rows(tmp_path / "llm", tmp_path / "packed")
+    with torch.no_grad():
+        torch.testing.assert_close(again.head(again(IDS).hidden), want)
+    # Matrices of a Thinker of other layers.
+    tensors = load_file(tmp_path / "packed" / MAKER)
+    tensors.pop("blocks.0.ffn.down.weight")
+    save_file(tensors, tmp_path / "packed" / MAKER)
+    with pytest.raises(InputError, match="7 matrices that are not those of this Thinker's 2"):
+        apply_rows(tmp_path / "llm", tmp_path / "packed")
+    (tmp_path / "packed" / MAKER).unlink()
+    with pytest.raises(InputError, match=r"trainable_maker\.safetensors"):
+        load_rows(tmp_path / "packed")
 
 
 def test_adapters_make_another_base(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,7 +17,7 @@ from lumoomni.data.shard_set import ShardSet
 from lumoomni.data.world.language import caption
 from lumoomni.data.world.scene import make_scene
 from lumoomni.data.world.split import COLOURS, SHAPES
-from lumoomni.data.world_shards import told
+from lumoomni.data.world_shards import FreshConfig, _items, told
 from lumoomni.errors import InputError
 from lumoomni.gates import Report, exact, judge, wilson
 from lumoomni.infer.assemble import base_hash, find_artifact, gather, load_part
@@ -134,6 +135,21 @@ def test_half_told_scenes_name_colours_or_shapes_and_never_both() -> None:
     scenes = [told(0, index, 1.0)[0] for index in range(60)]
     assert all((t.outline is None) != (t.other_tint is None) for s in scenes for t in s.things)
     assert all(told(0, i, 0.0)[1] == caption(make_scene(0, "train", i)) for i in range(9))
+
+
+def test_pictures_that_are_read_can_be_half_told_too() -> None:
+    plain, half = (
+        list(_items(FreshConfig(pictures=20, sketches=20, half_read=share), 0))
+        for share in (0.0, 1.0)
+    )
+    for old, new in zip(plain[:20], half[:20], strict=True):
+        assert old.id == new.id and old.text != new.text
+        assert not np.array_equal(old.medium, new.medium)  # type: ignore[arg-type]
+        assert any(word in new.text for word in COLOURS) != any(w in new.text for w in SHAPES)
+    assert [one.text for one in plain[20:]] == [one.text for one in half[20:]]
+    for name in ("half_read", "half_told"):
+        with pytest.raises(InputError, match=rf"{name} is 1\.1; use a share from 0 to 1"):
+            FreshConfig(pictures=1, **{name: 1.1})
 
 
 @pytest.mark.parametrize("name", ["train_rows", "pretrain_tokens"])
