@@ -38,6 +38,8 @@ class ComposeConfig:
     seed: int = 0
     watch: bool = False
     """Score every id at every step, to measure the constraint pressure."""
+    likely: bool = False
+    """Add up how likely each answer was."""
 
     def __post_init__(self) -> None:
         if self.guidance < 0 or self.most < 1:
@@ -49,10 +51,12 @@ class ComposeConfig:
 
 @dataclass(frozen=True)
 class Composed:
-    """`ids` with their markers; `pressure`: mean probability of illegal ids, None if unwatched."""
+    """`ids` with their markers; `pressure`: mean probability of illegal ids, None if unwatched;
+    `likely`: log-probability among legal ids, without guidance and at temperature 1."""
 
     ids: list[int]
     pressure: float | None
+    likely: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def compose(
     hidden = model(shown, spec, cache).hidden[:, -1]
     after = kind == "text" and _after_media(model, requests)
     stepping, advance = model.thinker, stepper(model.thinker, cache)
-    chooser = _Chooser(model, config, count if guided else 0)
+    chooser = _Chooser(model, config, count, guided)
     state, ended = State(wanted=kind), torch.zeros(count, dtype=torch.bool, device=device)
     end = grammar.space.special(END[kind])
     out: list[Tensor] = []
@@ -120,8 +124,11 @@ def compose(
                 advance = stepper(stepping, cache)
             hidden = advance(model.embed(torch.cat([chosen, chosen]) if guided else chosen))
     rows = torch.stack(out, 1).tolist()
-    pressure = chooser.pressure()
-    return [Composed(row[: row.index(end) + 1], pressure) for row in rows]
+    pressure, likely = chooser.pressure(), chooser.likely.tolist()
+    return [
+        Composed(row[: row.index(end) + 1], pressure, how)
+        for row, how in zip(rows, likely, strict=True)
+    ]
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -172,16 +179,17 @@ def _bounded(grammar: Grammar, state: State, most: int, end: int) -> tuple[Range
 class _Chooser:
     """Next ids [B] from hidden [B (or 2 B with guidance), D] among some ranges."""
 
-    def __init__(self, model: RowThinker, config: ComposeConfig, guided: int) -> None:
-        self._model, self._config, self._guided = model, config, guided
+    def __init__(self, model: RowThinker, config: ComposeConfig, batch: int, guided: bool) -> None:
+        self._model, self._config, self._batch, self._guided = model, config, batch, guided
         device = model.rows.row_table.device
         self._generator = torch.Generator(device=device).manual_seed(config.seed)
         self._slices: dict[tuple[Range, ...], _Legal] = {}
         self._illegal: list[Tensor] = []
+        self.likely = torch.zeros(batch, device=device)
 
     def __call__(self, hidden: Tensor, ranges: tuple[Range, ...], going: Tensor) -> Tensor:
         """What follows an answer's end (`going` [B] false) means nothing, and is not watched."""
-        batch = self._guided or len(hidden)
+        batch = self._batch
         legal = self._legal(ranges)
         if self._config.watch:
             whole = self._model.head(hidden[:batch]).float().softmax(-1)
@@ -189,10 +197,14 @@ class _Chooser:
         if len(legal.ids) == 1:
             return legal.ids.expand(batch)
         logits = (hidden @ legal.weight.t()).float()
+        right = logits[:batch]
         if self._guided:
-            right, empty = logits[:batch], logits[batch:]
-            logits = empty + self._config.guidance * (right - empty)
-        return legal.ids[sample(logits, self._config.sampling, self._generator)]
+            logits = logits[batch:] + self._config.guidance * (right - logits[batch:])
+        places = sample(logits, self._config.sampling, self._generator)
+        if self._config.likely:
+            found = right.log_softmax(-1).gather(1, places[:, None])[:, 0]
+            self.likely += torch.where(going, found, 0.0)
+        return legal.ids[places]
 
     def _legal(self, ranges: tuple[Range, ...]) -> _Legal:
         if ranges not in self._slices:

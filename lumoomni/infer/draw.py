@@ -32,7 +32,8 @@ class DrawConfig:
     """How ids are chosen: `guidance` 1 is none, `top_k` 0 is all, `temperature` 0 is greedy.
 
     Where a thing begins is one id among many likely ones: a low temperature draws empty grounds.
-    Of `tries` pictures or sounds of a request the one is kept off which its words are best read.
+    Of `tries` pictures or sounds of a request the one is kept that is likely of its words and off
+    which these are best read.
     `most` bounds the ids of a sound or a text; `batch` is how many are made at once. `watch`
     measures the constraint pressure (`infer/compose.py`).
     """
@@ -141,13 +142,14 @@ class Artist:
         # Nothing is read back of a text, nor of what nothing was asked of.
         says = kind != "text" and any(len(one.ids) for one in spans)
         tries = config.tries if says else 1
-        composed = self._composed(kind, [one for one in spans for _ in range(tries)], config)
+        many = [one for one in spans for _ in range(tries)]
+        composed = self._composed(kind, many, config, likely=tries > 1)
         if tries > 1:
             composed = self._best(kind, spans, composed, tries)
         return [self._made(kind, *pair) for pair in zip(asked, composed, strict=True)]
 
     def _composed(
-        self, kind: str, spans: Sequence[TokenSpan], config: DrawConfig
+        self, kind: str, spans: Sequence[TokenSpan], config: DrawConfig, likely: bool
     ) -> list[Composed]:
         """An answer to each, `batch` at a time."""
         requests = [self.request(kind, span) for span in spans]
@@ -155,18 +157,22 @@ class Artist:
         found: list[Composed] = []
         for first in range(0, len(requests), config.batch):
             part = requests[first : first + config.batch]
-            how = config.compose(first)
+            how = replace(config.compose(first), likely=likely)
             found += compose(self.model, self.uti.grammar, part, how, empty=empty)
         return found
 
     def _best(
         self, kind: str, spans: Sequence[TokenSpan], composed: list[Composed], tries: int
     ) -> list[Composed]:
-        """Of each `tries` answers in a row the one that its words are best read off."""
+        """Of each `tries` answers in a row the one that is likely of its words, and they of it: its
+        log-probability and theirs together. What is read alone takes odd things for the right ones.
+        """
         texts = [one for one in spans for _ in range(tries)]
         shown = [self.request("text", TokenSpan(kind, _inner(one))) for one in composed]
-        scores = read_back(self.model, self.uti.space, texts, shown).reshape(-1, tries)
-        return [composed[k * tries + int(one)] for k, one in enumerate(scores.argmax(1))]
+        scores = read_back(self.model, self.uti.space, texts, shown)
+        scores += np.array([one.likely for one in composed])
+        best = scores.reshape(-1, tries).argmax(1)
+        return [composed[k * tries + int(one)] for k, one in enumerate(best)]
 
     def request(self, kind: str, span: TokenSpan | None) -> list[int]:
         """Ids that show a span, or say nothing, and ask for a kind."""

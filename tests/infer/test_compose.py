@@ -1,5 +1,7 @@
 """What is composed fits the grammar, whoever else is asked, and costs no illegal row."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -172,3 +174,36 @@ def test_pressure_is_that_of_what_is_said_and_not_of_what_follows_its_end() -> N
     assert counts[0] < counts[1]
     wanted = sum(one.pressure * n for one, n in zip(alone, counts, strict=True)) / sum(counts)  # type: ignore[operator]
     assert together[0].pressure == pytest.approx(wanted, abs=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("kind", ["img", "aud", "text"])
+def test_how_likely_an_answer_was_is_what_the_model_says_of_it(kind: str, guidance: float) -> None:
+    """Of its own request, whatever guidance and temperature it was chosen by."""
+    grammar, model = Grammar(space()), made()
+    asked, empty = [request(kind, [1, 2, 3]), request(kind, [4])], request(kind, [])
+    sampling = SamplingConfig(temperature=2.0)
+    config = ComposeConfig(sampling=sampling, guidance=guidance, most=6, likely=True)
+    found = compose(model, grammar, asked, config, empty=empty)
+    assert found[0].likely != found[1].likely
+    for ids, got in zip(asked, found, strict=True):
+        want, state = 0.0, grammar.run(ids)
+        for place, chosen in enumerate(got.ids):
+            ranges = grammar.legal(state)
+            end = got.ids[-1]
+            if (
+                kind != "img"
+                and state.inside >= config.most
+                and any(r.start == end for r in ranges)
+            ):
+                break  # there it had to end
+            legal = torch.cat([torch.arange(r.start, r.end + 1) for r in ranges])
+            shown = torch.tensor([[*ids, *got.ids[:place]]])
+            with torch.no_grad():
+                logits = model.head(model.thinker(model.embed(shown)).hidden[0, -1])[legal]
+            want += float(logits.log_softmax(-1)[(legal == chosen).nonzero()[0, 0]])
+            state = grammar.step(state, chosen) if chosen != end else state
+        assert got.likely == pytest.approx(want, abs=2e-3) and want < -0.5
+    unasked = compose(model, grammar, asked, replace(config, likely=False), empty=empty)
+    assert [one.ids for one in unasked] == [one.ids for one in found]
+    assert all(one.likely == 0 for one in unasked)

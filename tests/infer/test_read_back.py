@@ -1,5 +1,7 @@
 """What is read back: a model that knows which picture belongs to which word finds the right one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -58,11 +60,25 @@ def test_the_best_of_each_prompts_tries_is_kept(monkeypatch: pytest.MonkeyPatch)
     for name, value in (("model", made()), ("uti", stub), ("unproven", ())):
         object.__setattr__(artist, name, value)
     how = DrawConfig(tries=3, seed=1)
-    every = artist._composed("image", [one for one in words for _ in range(3)], how)
+    many = [one for one in words for _ in range(3)]
+    every = artist._composed("image", many, how, likely=False)
     best = artist._best("image", words, every, 3)
     assert asked == [(6, 6)]
     sums = np.array([sum(one.ids[1:-1]) for one in every]).reshape(2, 3)
     assert [sum(one.ids[1:-1]) for one in best] == sums.max(1).tolist()
+    # How likely a picture is of its words counts as much as how likely these are of it.
+    worst = [int(one) for one in sums.argmin(1)]
+    gap = float((sums.max(1) - sums.min(1)).max())
+    for more in (0.0, gap + 0.5):
+        scored = [
+            replace(one, likely=more if k % 3 == worst[k // 3] else 0.0)
+            for k, one in enumerate(every)
+        ]
+        best = artist._best("image", words, scored, 3)
+        kept = sums.min(1) if more else sums.max(1)
+        assert [sum(one.ids[1:-1]) for one in best] == kept.tolist()
+    likely = artist._composed("image", many, how, likely=True)
+    assert [one.ids for one in likely] == [one.ids for one in every] and likely[0].likely < 0
     assert all(len(one.ids) == TILES + 2 for one in best)
     with pytest.raises(ValueError, match="tries 0"):
         DrawConfig(tries=0)
