@@ -25,7 +25,7 @@ Temperature = Annotated[float, typer.Option(min=0.0, help="0 is greedy.")]
 Guidance = Annotated[float, typer.Option("--cfg", min=0.0, help="1 is none, more is stricter.")]
 TopK = Annotated[int, typer.Option(min=0, help="Choose among the k likeliest; 0 is all.")]
 Tries = Annotated[
-    int, typer.Option(min=1, help="Make so many of each, keep the one its words are read off best.")
+    int, typer.Option(min=1, help="Make so many of each, keep the one that fits its words best.")
 ]
 Unproven = Annotated[
     bool, typer.Option("--unproven", help="Use stages that failed their gate; says so each time.")
@@ -48,7 +48,7 @@ def draw(
     temperature: Temperature = 0.5,
     cfg: Guidance = 1.5,
     top_k: TopK = 0,
-    tries: Tries = 4,
+    tries: Tries = 8,
     unproven: Unproven = False,
     as_json: Json = False,
 ) -> None:
@@ -74,7 +74,7 @@ def sound(
     temperature: Temperature = 1.0,
     cfg: Guidance = 1.0,
     top_k: TopK = 0,
-    tries: Tries = 4,
+    tries: Tries = 8,
     unproven: Unproven = False,
     as_json: Json = False,
 ) -> None:

@@ -123,11 +123,15 @@ def compose(
                 stepping = model.stepping(int(inside[0]), after)
                 advance = stepper(stepping, cache)
             hidden = advance(model.embed(torch.cat([chosen, chosen]) if guided else chosen))
-    rows = torch.stack(out, 1).tolist()
+    return _composed(torch.stack(out, 1), end, chooser)
+
+
+def _composed(chosen: Tensor, end: int, chooser: "_Chooser") -> list[Composed]:
+    """Answers of chosen ids [B, n], each up to its end."""
     pressure, likely = chooser.pressure(), chooser.likely.tolist()
     return [
         Composed(row[: row.index(end) + 1], pressure, how)
-        for row, how in zip(rows, likely, strict=True)
+        for row, how in zip(chosen.tolist(), likely, strict=True)
     ]
 
 

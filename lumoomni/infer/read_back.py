@@ -4,8 +4,8 @@ Knows: a Thinker with new rows, the token space. Does not know: how media are ma
 in them. Costs: one pass over each candidate, no head but text's.
 
 What draws can also read. Of some drawings of the same words, the one from which the model itself is
-least surprised to read these words is kept (as pictures were ranked by a second model in arXiv
-2102.12092; here it is the same).
+least surprised to read these words is the best told (as pictures were ranked by a second model in
+arXiv 2102.12092; here it is the same). How likely the drawing was to begin with is `compose`'s.
 """
 
 from collections.abc import Sequence

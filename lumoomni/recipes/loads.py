@@ -33,13 +33,16 @@ from lumoomni.recipes.part_loads import (
     thinker_load,
     vision_load,
 )
+from lumoomni.recipes.token_loads import token_loads
 from lumoomni.stages.align_connector import AlignConnectorConfig, connector_shape
 from lumoomni.stages.instruct import InstructConfig
 from lumoomni.stages.instruct_lora import InstructLoraConfig, as_align
 from lumoomni.stages.pretrain_text import PretrainTextConfig
+from lumoomni.stages.pretrain_tokens import PretrainTokensConfig
 from lumoomni.stages.train_audio_encoder import TrainAudioEncoderConfig
 from lumoomni.stages.train_codecs import TrainCodecsConfig
 from lumoomni.stages.train_image_codec import TrainImageCodecConfig
+from lumoomni.stages.train_rows import TrainRowsConfig
 from lumoomni.stages.train_talker import TrainTalkerConfig
 from lumoomni.stages.train_vision_encoder import TrainVisionEncoderConfig
 from lumoomni.train.contrast import CaptionHeads
@@ -255,5 +258,7 @@ LOADS: dict[type, Callable[..., Iterator[Load]]] = {
     AlignConnectorConfig: _align_loads,
     InstructConfig: _instruct_loads,
     InstructLoraConfig: _lora_loads,
+    TrainRowsConfig: token_loads,
+    PretrainTokensConfig: token_loads,
 }
 """By config, for two stages are called `instruct`."""

@@ -46,7 +46,8 @@ class Load:
     through: bool = False
     tokens: int = 0
     times: float | None = None
-    """Forwards that all its arithmetic is worth; None: 3, 2 or 1 as it is trained or through."""
+    """Forwards that its weights' products are worth; None: 3, 2 or 1 as it is trained or through.
+    """
     counted: Callable[[], Any] | None = None
     """The same forward without activation checkpointing, for counting."""
     pieces: int = 1

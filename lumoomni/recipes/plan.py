@@ -25,6 +25,8 @@ from lumoomni.runtime import Progress
 from lumoomni.train.loop import LoopConfig
 from lumoomni.train.optim import OptimConfig, is_hidden_matrix
 
+ATTENTION = ("bmm", "attention")
+"""In the names of the products of queries, keys and values."""
 USED = 0.4
 """Share of a GPU's operations that a well-run training reaches."""
 
@@ -168,11 +170,13 @@ def _count(name: str, loads: list[Load], loop: LoopConfig, optim: OptimConfig) -
     kept, flops = 0, 0.0
     for load in loads:
         run = load.counted or load.run
-        bytes_kept, forward = _forward(run, load.trained or load.through)
+        grows = load.trained or load.through
+        bytes_kept, forward, between = _forward(run, grows)
         kept += bytes_kept // load.pieces + load.pieces * load.piece_bytes
         # The backward makes one product for the inputs and one for the weights, if they train.
         times = load.times or (3 if load.trained else 2 if load.through else 1)
-        flops += forward * times + load.loss_flops
+        again = load.pieces > 1  # each piece's forward, a second time
+        flops += forward * times + between * (3 + again if grows else 1) + load.loss_flops
     return StagePlan(
         stage=name,
         trained=count,
@@ -194,8 +198,10 @@ def _bytes(parameters: Any) -> int:
     return sum(p.numel() * p.element_size() for p in parameters)
 
 
-def _forward(run: Callable[[], Any], grows: bool) -> tuple[int, float]:
-    """Bytes kept for the backward (each storage once, weights not counted), and operations."""
+def _forward(run: Callable[[], Any], grows: bool) -> tuple[int, float, float]:
+    """Bytes kept for the backward (each storage once, weights not counted), operations with
+    weights, and those of attention: its backward makes two products whether weights train or not.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
     kept: dict[int, int] = {}
@@ -214,4 +220,9 @@ def _forward(run: Callable[[], Any], grows: bool) -> tuple[int, float]:
         counter,
     ):
         run()
-    return sum(kept.values()), float(counter.get_total_flops())
+    between = sum(
+        count
+        for op, count in counter.get_flop_counts().get("Global", {}).items()
+        if any(word in str(op) for word in ATTENTION)
+    )
+    return sum(kept.values()), float(counter.get_total_flops() - between), float(between)

@@ -18,6 +18,7 @@ from lumoomni.stages.adopt_parts import AdoptPartsConfig
 from lumoomni.stages.build_token_space import BuildTokenSpaceConfig
 from lumoomni.stages.sweep_connector import SweepConnectorConfig, choices
 from lumoomni.stages.tokenize import TokenizeConfig
+from lumoomni.stages.unify import UnifyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,15 @@ def _sweep(name: str, configs: dict[str, Any]) -> Rest:
     return Rest(stage=name, does=does, updates=runs * each)
 
 
+def _unify(name: str, configs: dict[str, Any]) -> Rest:
+    """By turns it is as `instruct` and as `pretrain_tokens`, whose updates are counted."""
+    if not configs[name].train:
+        return Rest(stage=name, does="joins both models as they are, and asks all gates again")
+    steps = configs[name].loop.steps
+    does = f"trains for {steps:,} updates, half as instruct and half as pretrain_tokens"
+    return Rest(stage=name, does=does, updates=steps)
+
+
 def _unknown(name: str, configs: dict[str, Any]) -> Rest:
     steps = getattr(getattr(configs[name], "loop", None), "steps", None)
     said = "" if steps is None else f"trains for {steps:,} updates; "
@@ -89,4 +99,5 @@ DOES: dict[type, Callable[[str, dict[str, Any]], Rest]] = {
     TokenizeConfig: _tokenize,
     AdoptPartsConfig: _adopt,
     SweepConnectorConfig: _sweep,
+    UnifyConfig: _unify,
 }

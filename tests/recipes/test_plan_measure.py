@@ -5,6 +5,7 @@ import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,7 +87,35 @@ def compared(recipe: Recipe) -> list[str]:
 
 
 def test_every_stage_of_nano_is_measured() -> None:
-    assert len(compared(tiny())) == 9
+    assert len(compared(tiny())) == 11
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"thinker_rate": 0.5}, ["thinker", "rows", "maker", "before"]),
+        ({"routed": False, "hold_weight": 0.0}, ["thinker", "rows"]),
+        ({"routed": False, "lora": LoraSettings(rank=2)}, ["thinker", "rows", "before"]),
+    ],
+)
+def test_every_way_of_learning_tokens_is_measured(
+    settings: dict[str, Any], parts: list[str]
+) -> None:
+    if "lora" in settings:
+        pytest.importorskip("peft")
+    recipe = tiny()
+    stage = recipe.stage("pretrain_tokens")
+    other = replace(stage, config=replace(stage.config, **{"thinker_rate": 1.0, **settings}))
+    recipe = replace(recipe, stages=tuple(other if s is stage else s for s in recipe.stages))
+    configs = {one.name: one.config for one in recipe.stages}
+    loads = loads_of("pretrain_tokens", configs, shapes_of(configs))
+    assert [one.name for one in loads] == parts
+    (planned,) = plan(recipe, only="pretrain_tokens")
+    (found,) = measure(recipe, [planned], SHORT)
+    assert (found.trained, found.frozen) == (planned.trained, planned.frozen)
+    NoiseTask(loads, 2).loss(0).total.backward()
+    for name, parameter in named_parameters(loads):
+        assert parameter.grad is not None, name
 
 
 def test_adopted_parts_are_measured_without_their_weights(adopted: Recipe) -> None:
@@ -122,7 +151,8 @@ def test_operations_are_those_of_a_real_forward_and_backward() -> None:
         with counter:
             NoiseTask(loads[one.stage], 2).loss(0).total.backward()
         found[one.stage] = counter.get_total_flops() * one.accumulate / one.flops
-    assert found["pretrain_text"] == found["train_talker"] == 1
+    assert all(found[x] == 1 for x in ("pretrain_text", "train_talker", "train_rows"))
+    assert found["pretrain_tokens"] == 1
     assert all(0.9 < share <= 1 for share in found.values()), found
 
 

@@ -27,9 +27,14 @@ TINY = [
 ]
 
 
+TOKENS = [
+    f"{name}.{setting}"
+    for name in ("train_rows", "pretrain_tokens")
+    for setting in ("context=20", "loop.batch_size=2")
+]
 CODECS = [f"{name}.loop.batch_size=2" for name in ("train_image_codec", "train_sound_codec")]
 
 
 def tiny(*more: str) -> Recipe:
     """All stages of `nano`, two samples at a time."""
-    return resolve("nano").override([*TINY, *CODECS, *more])
+    return resolve("nano").override([*TINY, *CODECS, *TOKENS, *more])

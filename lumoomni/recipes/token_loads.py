@@ -1,0 +1,147 @@
+"""The parts of the stages that learn tokens, at work on one micro-batch of the longest inputs.
+
+Knows: how many new ids a recipe's codecs make, and which of rows, Thinker and maker learn.
+Does not know: other stages, or data. Costs: making the parts, where tensors are real; with
+`share_digits` rows are real even where others are fake, for what equal digits share is counted.
+
+Every position is of a full context and is answered, half of it text and half new ids.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+
+from lumoomni.codecs.scalar import values
+from lumoomni.model.factors import Factors
+from lumoomni.model.lora import attach
+from lumoomni.model.routed import matrices
+from lumoomni.model.rows import Rows, RowsConfig, RowThinker
+from lumoomni.model.thinker import Thinker
+from lumoomni.recipes.part_loads import Load, rest, stand_in, thinker_states, typed
+from lumoomni.stages.pretrain_tokens import PretrainTokensConfig
+from lumoomni.train.freeze import freeze
+from lumoomni.train.loss import CHUNK_ELEMENTS
+from lumoomni.train.row_loss import row_loss
+from lumoomni.uti.space import SPECIAL_SLOTS
+
+
+def token_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) -> Iterator[Load]:
+    """Of `train_rows` and `pretrain_tokens`: the Thinker with rows, and what else learns."""
+    thinker, maker = _frozen(shapes), None
+    if isinstance(config, PretrainTokensConfig):
+        maker = _frozen(shapes) if config.routed else None
+        _let_learn(thinker, config)
+    rows = _rows(configs, thinker, config)
+    batch, length = config.loop.batch_size, config.context
+    ids = _ids(thinker.config.vocab_size, rows.config.count, batch, length)
+    learns = any(p.requires_grad for p in thinker.parameters())
+    model: list[RowThinker] = []
+
+    def run() -> Tensor:
+        if not model:  # a maker's view of the Thinker cannot be made of fake tensors
+            model.append(RowThinker(thinker, rows, maker))
+        return model[0](ids).hidden
+
+    load = Load(
+        name="thinker",
+        module=thinker,
+        run=run,
+        trained=learns,
+        through=True,
+        tokens=length,
+        times=3.0 if learns else 2.0 if maker is None else 2.0 + (length - length // 2) / length,
+        counted=lambda: thinker_states(thinker, ids.clamp(max=thinker.config.vocab_size - 1), True),
+    )
+    yield _with_answers(load, thinker, rows, ids)
+    yield Load(name="rows", module=rows, run=rest)
+    if maker is not None:
+        yield Load(name="maker", module=matrices(maker).requires_grad_(True), run=rest)
+    if isinstance(config, PretrainTokensConfig) and config.hold_weight and config.thinker_rate:
+        yield _held(shapes, batch, length)
+
+
+def _frozen(shapes: dict[str, Any]) -> Thinker:
+    with typed(shapes["dtype"]):
+        made = Thinker(shapes["thinker"])
+    freeze(made)
+    return made
+
+
+def _let_learn(thinker: Thinker, config: PretrainTokensConfig) -> None:
+    """As the stage does: the blocks, or adapters on them; tables stay."""
+    if config.lora is not None:
+        fake = isinstance(thinker.token_table.weight, FakeTensor)
+        (stand_in if fake else attach)(thinker, config.lora)
+    elif config.thinker_rate:
+        thinker.requires_grad_(True)
+        thinker.token_table.weight.requires_grad_(False)
+        if thinker.head_table is not None:
+            thinker.head_table.requires_grad_(False)
+
+
+def _rows(configs: dict[str, Any], thinker: Thinker, config: Any) -> Rows:
+    """A row for each new id of the token space that the recipe builds."""
+    space = configs["build_token_space"]
+    sound = (configs.get("train_sound_codec") or configs["train_codecs"]).speech
+    picture = configs["train_image_codec"].codec if space.pictures else None
+    pictures = 0 if picture is None else picture.codebook_size
+    shape = RowsConfig(
+        start=thinker.config.vocab_size,
+        count=SPECIAL_SLOTS + pictures + space.codebooks * sound.codebook_size,
+        width=thinker.config.width,
+        tied=thinker.config.tied,
+        markers=SPECIAL_SLOTS,
+    )
+    if picture is None or not config.share_digits or not picture.levels:
+        return Rows(shape)
+    with unset_fake_temporarily():
+        rows = Rows(shape)
+        parts = values(torch.arange(pictures), picture.parts)
+        rows.share(SPECIAL_SLOTS, parts, alone=picture.ink_digits > 0)
+    return rows
+
+
+def _ids(words: int, new: int, batch: int, length: int) -> Tensor:
+    """[B, T]: text, then new ids that are no markers."""
+    half = length // 2
+    text = torch.randint(words, (batch, half))
+    media = torch.randint(words + SPECIAL_SLOTS, words + new, (batch, length - half))
+    return torch.cat([text, media], 1)
+
+
+def _with_answers(load: Load, thinker: Thinker, rows: Rows, ids: Tensor) -> Load:
+    """The two-block loss at every position of ids [B, T]."""
+    count, (words, width) = ids.shape[0] * (ids.shape[1] - 1), thinker.head_weight().shape
+    scored = rows.config.count
+    if isinstance(rows.shared, Factors):
+        scored += len(rows.shared.level_table) - len(rows.shared.values)
+    symbols = words + scored
+    chunk = min(max(64, CHUNK_ELEMENTS // symbols), count)
+
+    def loss(hidden: Tensor) -> Tensor:
+        return row_loss(hidden, ids, thinker.head_weight(), rows.learned_head()).total
+
+    return replace(
+        load,
+        loss=loss,
+        # States' gradients over both blocks, the rows' own over theirs.
+        loss_flops=2.0 * count * width * (2 * words + 3 * scored),
+        loss_bytes=2 * chunk * symbols + 2 * count * width + 4 * rows.config.count * width,
+    )
+
+
+def _held(shapes: dict[str, Any], batch: int, length: int) -> Load:
+    """The Thinker as it was, which text's states are held to."""
+    made = _frozen(shapes)
+    ids = torch.randint(made.config.vocab_size, (batch, length))
+    return Load(
+        name="before",
+        module=made,
+        run=lambda: thinker_states(made, ids, False),
+        trained=False,
+        tokens=length,
+    )
