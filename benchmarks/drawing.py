@@ -3,7 +3,7 @@
 Knows: the judge of the gate. Does not know: how the model was trained.
 Costs: about five seconds of two cores for 96 prompts of each split and each pair of settings.
 
-    python -m benchmarks.drawing runs/nano --unproven --set 1,1,1 --set 1.5,.5,4 [--sheet a.png]
+    python -m benchmarks.drawing runs/nano --unproven --set 1,1,1 --set 1.5,.5,8 [--sheet a.png]
 
 The sheet shows the first prompts of the split `seen` with the last settings.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from lumoomni.audits.drawing import Sheet, ask, prompts_of, scenes, whole
 from lumoomni.data.world.marking import ATTRIBUTES, add_up, mark
 from lumoomni.data.world.reading import read_picture
-from lumoomni.infer.draw import Artist, DrawConfig
+from lumoomni.infer.draw import PICTURE, Artist, DrawConfig
 from lumoomni.media.image import save_png
 from lumoomni.media.sheet import sheet
 
@@ -62,11 +62,11 @@ def main() -> None:
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--unproven", action="store_true")
     options = parser.parse_args()
-    given = [[float(x) for x in one.split(",")] for one in options.set or ["1.5,0.5,4"]]
+    given = [[float(x) for x in one.split(",")] for one in options.set]
     settings = [DrawConfig(guidance=g, temperature=t, tries=int(n)) for g, t, n in given]
     run(
         Artist.open(options.model, unproven=options.unproven),
-        settings,
+        settings or [PICTURE],
         options.count,
         options.sheet,
     )
