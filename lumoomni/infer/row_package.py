@@ -43,6 +43,8 @@ BASE_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json")
 """Those whose hashes name an adopted Thinker too (`assemble.base_hash`)."""
 TEXT_FILES = ("*token*", "vocab*", "merges.txt", "chat_template*", "generation_config.json")
 """What a base's folder knows of text, and a model made of it keeps."""
+OLDER = ("row_start", "row_end", "base_llm", "dtype")
+"""What the first such files said besides their tensors."""
 SCHEMA = 1
 
 
@@ -139,7 +141,7 @@ def save_rows(
         tensors["lm_head"] = rows.row_head.detach().float().cpu().contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(folder / f"{NAME}.safetensors", save(tensors))
-    older = {k: getattr(facts, k) for k in ("row_start", "row_end", "base_llm", "dtype")}
+    older = {k: getattr(facts, k) for k in (*OLDER, "has_maker")}
     buffer = io.BytesIO()
     torch.save({**older, "embeddings": None, "lm_head": None, **tensors}, buffer)
     atomic_write_bytes(folder / f"{NAME}.pt", buffer.getvalue())

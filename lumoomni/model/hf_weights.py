@@ -260,7 +260,9 @@ def config_from_hf(hf: dict[str, Any]) -> ThinkerConfig:
     """A ThinkerConfig from the fields of Qwen3 or Qwen3-MoE's config.json."""
     kind = hf.get("model_type")
     if kind not in ("qwen3", "qwen3_moe", OURS):
-        raise InputError(f"model_type is {kind!r}; only 'qwen3' and 'qwen3_moe' can be loaded")
+        raise InputError(
+            f"model_type is {kind!r}; only 'qwen3', 'qwen3_moe' and {OURS!r} can be loaded"
+        )
     if hf.get("maker_from") is not None:
         raise InputError(
             f"the model has matrices of their own for ids from {hf['maker_from']} on; it is what "

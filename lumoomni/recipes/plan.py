@@ -175,7 +175,7 @@ def _count(name: str, loads: list[Load], loop: LoopConfig, optim: OptimConfig) -
         kept += bytes_kept // load.pieces + load.pieces * load.piece_bytes
         # The backward makes one product for the inputs and one for the weights, if they train.
         times = load.times or (3 if load.trained else 2 if load.through else 1)
-        again = load.pieces > 1  # each piece's forward, a second time
+        again = load.piece_bytes > 0  # with checkpointing each piece's forward, a second time
         flops += forward * times + between * (3 + again if grows else 1) + load.loss_flops
     return StagePlan(
         stage=name,

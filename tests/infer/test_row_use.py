@@ -89,6 +89,8 @@ def test_matrices_of_their_own_go_with_the_rows(tmp_path: Path, short_conv: int)
     out = write_rows(tmp_path / "build", thinker(short_conv=short_conv), maker=True)
     facts = pack_rows(out, tmp_path / "packed")
     assert facts.has_maker and facts.markers == MARKERS
+    # Who takes the rows alone is told that they are not all.
+    assert torch.load(tmp_path / "packed" / f"{NAME}.pt", weights_only=True)["has_maker"]
     base = out / "pretrain_text"
     apply_package(base, tmp_path / "packed", merge=tmp_path / "merged")
     parts = gather(out)
