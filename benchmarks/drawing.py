@@ -1,7 +1,7 @@
 """How guidance and temperature change what is drawn: held-out prompts that come out right.
 
 Knows: the judge of the gate. Does not know: how the model was trained.
-Costs: about five seconds of two cores for 96 prompts of each split and each pair of settings.
+Costs: with eight tries about 0.4 s of two cores a prompt, for each split and setting.
 
     python -m benchmarks.drawing runs/nano --unproven --set 1,1,1 --set 1.5,.5,8 [--sheet a.png]
 

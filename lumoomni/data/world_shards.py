@@ -58,7 +58,8 @@ class FreshConfig:
     pictures or sounds only read.
     Of the share `half_told` of sketches the words leave out colours or shapes, and these are then
     such as have no name: so nobody learns that a shape goes with some colours alone. Of the share
-    `half_read` of pictures too, for those that read.
+    `half_read` of pictures too, for those that read; who reads then leaves words out where a pair
+    is new (LOG.md).
     `first` is the index of the first one: those before it belong to a manifest.
     """
 

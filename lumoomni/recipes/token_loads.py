@@ -21,7 +21,14 @@ from lumoomni.model.lora import attach
 from lumoomni.model.routed import matrices
 from lumoomni.model.rows import Rows, RowsConfig, RowThinker
 from lumoomni.model.thinker import Thinker
-from lumoomni.recipes.part_loads import Load, rest, stand_in, thinker_states, typed
+from lumoomni.recipes.part_loads import (
+    Load,
+    rest,
+    stand_in,
+    thinker_load,
+    thinker_states,
+    typed,
+)
 from lumoomni.stages.pretrain_tokens import PretrainTokensConfig
 from lumoomni.train.freeze import freeze
 from lumoomni.train.loss import CHUNK_ELEMENTS
@@ -61,7 +68,8 @@ def token_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) ->
     if maker is not None:
         yield Load(name="maker", module=matrices(maker).requires_grad_(True), run=rest)
     if isinstance(config, PretrainTokensConfig) and config.hold_weight and config.thinker_rate:
-        yield _held(shapes, batch, length)
+        context = {**shapes, "positions": length}
+        yield thinker_load(context, batch, trained=False, name="before", answers=False)
 
 
 def _frozen(shapes: dict[str, Any]) -> Thinker:
@@ -131,17 +139,4 @@ def _with_answers(load: Load, thinker: Thinker, rows: Rows, ids: Tensor) -> Load
         # States' gradients over both blocks, the rows' own over theirs.
         loss_flops=2.0 * count * width * (2 * words + 3 * scored),
         loss_bytes=2 * chunk * symbols + 2 * count * width + 4 * rows.config.count * width,
-    )
-
-
-def _held(shapes: dict[str, Any], batch: int, length: int) -> Load:
-    """The Thinker as it was, which text's states are held to."""
-    made = _frozen(shapes)
-    ids = torch.randint(made.config.vocab_size, (batch, length))
-    return Load(
-        name="before",
-        module=made,
-        run=lambda: thinker_states(made, ids, False),
-        trained=False,
-        tokens=length,
     )
