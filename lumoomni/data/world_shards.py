@@ -48,6 +48,7 @@ from lumoomni.uti.interface import UTI, Segment
 from lumoomni.uti.space import unflatten
 
 GROUP = 64
+ASK_SHAPES, ASK_COLOURS = "which shapes are there?", "which colours are there?"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +59,15 @@ class FreshConfig:
     pictures or sounds only read.
     Of the share `half_told` of sketches the words leave out colours or shapes, and these are then
     such as have no name: so nobody learns that a shape goes with some colours alone. Of the share
-    `half_read` of pictures too, for those that read; who reads then leaves words out where a pair
-    is new (LOG.md).
+    `asked` of pictures that are only read, an instruction asks for shapes or for colours alone
+    (`asked_of`): who is not asked then still tells all.
     `first` is the index of the first one: those before it belong to a manifest.
     """
 
     pictures: int = 0
     sketches: int = 0
     half_told: float = 0.0
-    half_read: float = 0.0
+    asked: float = 0.0
     sounds: int = 0
     cues: int = 0
     sentences: int = 0
@@ -75,13 +76,18 @@ class FreshConfig:
     rows_per_shard: int = 2048
 
     def __post_init__(self) -> None:
-        for name in ("half_told", "half_read"):
+        for name in ("half_told", "asked"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; use a share from 0 to 1")
         counts = {one.name: getattr(self, one.name) for one in fields(self)}
         if min(counts.values()) < 0:
             said = ", ".join(f"{name} {count}" for name, count in counts.items())
             raise InputError(f"none of {said} may be negative")
+        if self.asked and not self.sketches:
+            raise InputError(
+                f"asked is {self.asked}, but without sketches pictures are drawn too, and a "
+                "question is nothing to draw; set sketches, or leave asked out"
+            )
         if self.rows_per_shard < 1:
             raise InputError(f"rows_per_shard is {self.rows_per_shard}; use at least 1")
 
@@ -99,6 +105,7 @@ class _Item:
     task: str
     text: str
     medium: Segment
+    prompt: str = ""
 
 
 def fresh_shards(
@@ -188,9 +195,9 @@ def _slices(
 
 def _items(config: FreshConfig, seed: int) -> Iterator[_Item]:
     for index in range(config.first, config.first + config.pictures):
-        scene, text = told(seed, index, config.half_read)
+        scene, prompt, text = asked_of(seed, index, config.asked)
         picture, task = draw(scene, config.pixels), "i2t" if config.sketches else "t2i"
-        yield _Item(f"fresh:scenes:{index:07}", task, text, picture)
+        yield _Item(f"fresh:scenes:{index:07}", task, text, picture, prompt)
     for index in range(config.first, config.first + config.sketches):
         scene, text = told(seed, index, config.half_told)
         yield _Item(f"fresh:sketches:{index:07}", "t2i", text, sketch(scene, config.pixels))
@@ -220,13 +227,34 @@ def told(seed: int, index: int, half: float) -> tuple[Scene, str]:
     return bend(scene, stream), shapeless(caption(scene))
 
 
+def asked_of(seed: int, index: int, share: float) -> tuple[Scene, str, str]:
+    """A scene, what is asked of it and the answer; of all but the `share` nothing is asked, and the
+    answer is its words.
+
+    Shapes are asked for, of things in inks without a name and as often of others: they are what is
+    read wrongly where a pair is new. Colours are read rightly and asked for now and then, or an
+    instruction would always mean shapes.
+    """
+    scene = make_scene(seed, "train", index)
+    words, stream = caption(scene), rng(seed, "asked", index)
+    if stream.random() >= share:
+        return scene, "", words
+    turn = stream.random()
+    if turn < 0.1:
+        return bend(scene, stream), ASK_COLOURS, shapeless(words)
+    return dye(scene, stream) if turn < 0.55 else scene, ASK_SHAPES, uncoloured(words)
+
+
 def _rows(uti: UTI, items: list[_Item]) -> list[dict[str, Any]]:
     """Rows of shards: the codecs' own codes, counted from 0 in each codebook."""
     rows = []
     for item, span in zip(items, uti.encode_batch([one.medium for one in items]), strict=True):
         kind = "audio" if item.task in ("t2a", "a2t") else "image"
         codes = unflatten(span.ids, uti.space.books(kind)).reshape(-1).astype(np.int32)
-        text = np.asarray(uti.text_codec.encode(item.text), dtype=np.int32)
+        text, prompt = (
+            np.asarray(uti.text_codec.encode(one) if one else [], dtype=np.int32)
+            for one in (item.text, item.prompt)
+        )
         rows.append(
             {
                 **dict.fromkeys(LISTS, np.zeros(0, np.int32)),
@@ -236,6 +264,7 @@ def _rows(uti: UTI, items: list[_Item]) -> list[dict[str, Any]]:
                 "split": "train",
                 "official": "train",
                 "text": text,
+                "prompt": prompt,
                 kind: codes,
                 "frames": span.meta.get("frames", 0),
                 "image_sha256": "",

@@ -47,8 +47,8 @@ WIDTH = 192
 LATENTS = 16
 BOOKS = 3
 FRESH = FreshConfig(
-    pictures=12_000,
-    half_read=0.3,
+    pictures=24_000,
+    asked=0.6,
     sketches=30_000,
     half_told=0.35,
     sounds=4000,
@@ -228,14 +228,14 @@ def _train_rows() -> TrainRowsConfig:
 
 def _pretrain_tokens() -> PretrainTokensConfig:
     return PretrainTokensConfig(
-        mix=TokenMix(t2i=12, t2a=3, i2t=7, a2t=2, text=1),
+        mix=TokenMix(t2i=12, t2a=3, i2t=12, a2t=2, text=1),
         fresh=FRESH,
         routed=True,
         thinker_rate=0.0,
         share_digits=True,
-        text_weight=3.0,
+        text_weight=8.0,
         rows_rate=0.5,
-        loop=LoopConfig(steps=4200, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=6000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
         making=MakingConfig(draw=replace(PICTURE, watch=True), sound=replace(SOUND, watch=True)),
     )

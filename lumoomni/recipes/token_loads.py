@@ -29,7 +29,7 @@ from lumoomni.recipes.part_loads import (
     thinker_states,
     typed,
 )
-from lumoomni.stages.pretrain_tokens import PretrainTokensConfig
+from lumoomni.stages.pretrain_tokens import PretrainTokensConfig, let_learn
 from lumoomni.train.freeze import freeze
 from lumoomni.train.loss import CHUNK_ELEMENTS
 from lumoomni.train.row_loss import row_loss
@@ -41,7 +41,8 @@ def token_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) ->
     thinker, maker = _frozen(shapes), None
     if isinstance(config, PretrainTokensConfig):
         maker = _frozen(shapes) if config.routed else None
-        _let_learn(thinker, config)
+        fake = isinstance(thinker.token_table.weight, FakeTensor)
+        let_learn(thinker, config, stand_in if fake else attach)
     rows = _rows(configs, thinker, config)
     batch, length = config.loop.batch_size, config.context
     ids = _ids(thinker.config.vocab_size, rows.config.count, batch, length)
@@ -77,18 +78,6 @@ def _frozen(shapes: dict[str, Any]) -> Thinker:
         made = Thinker(shapes["thinker"])
     freeze(made)
     return made
-
-
-def _let_learn(thinker: Thinker, config: PretrainTokensConfig) -> None:
-    """As the stage does: the blocks, or adapters on them; tables stay."""
-    if config.lora is not None:
-        fake = isinstance(thinker.token_table.weight, FakeTensor)
-        (stand_in if fake else attach)(thinker, config.lora)
-    elif config.thinker_rate:
-        thinker.requires_grad_(True)
-        thinker.token_table.weight.requires_grad_(False)
-        if thinker.head_table is not None:
-            thinker.head_table.requires_grad_(False)
 
 
 def _rows(configs: dict[str, Any], thinker: Thinker, config: Any) -> Rows:

@@ -10,7 +10,7 @@ space too, and counts as a model of its own.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -86,7 +86,8 @@ class PretrainTokensConfig(TokenTrainingConfig):
     min_codec: float = 0.8
     """What the codec alone must leave right: no model can draw what it loses."""
     min_read: float = 0.9
-    """Attributes of held-out pictures and sounds that are told rightly."""
+    """Attributes of held-out pictures and sounds that are told rightly, also where pairs or orders
+    are new."""
     min_wins: float = 0.9
     """Held-out samples that another's picture or sound must serve worse."""
     max_text_loss: float = 1.01
@@ -177,16 +178,24 @@ def task_of(
 
 
 def set_learning(model: RowThinker, config: PretrainTokensConfig) -> None:
-    """Rows learn, and the Thinker's blocks, adapters on them, or its maker; text's table stays."""
+    """Rows learn, a maker does, and of the Thinker what `let_learn` says."""
     model.requires_grad_(True)
-    if not config.thinker_rate:
-        model.thinker.requires_grad_(False)
+    let_learn(model.thinker, config)
+
+
+def let_learn(
+    thinker: Thinker,
+    config: PretrainTokensConfig,
+    adapt: Callable[[Thinker, LoraSettings], object] = attach,
+) -> None:
+    """The Thinker's blocks learn, or adapters on them, or at a rate of 0 nothing; text's tables
+    stay."""
+    thinker.requires_grad_(config.lora is None and config.thinker_rate > 0)
     if config.lora is not None:
-        attach(model.thinker, config.lora)
-        return
-    model.thinker.token_table.weight.requires_grad_(False)
-    if model.thinker.head_table is not None:
-        model.thinker.head_table.requires_grad_(False)
+        adapt(thinker, config.lora)
+    thinker.token_table.weight.requires_grad_(False)
+    if thinker.head_table is not None:
+        thinker.head_table.requires_grad_(False)
 
 
 def save(context: StageContext, bench: Bench, model: RowThinker) -> None:
@@ -287,14 +296,16 @@ def checks(config: PretrainTokensConfig) -> tuple[Check, ...]:
 
 def told_checks(task: str, least: float) -> list[Check]:
     """What is told of held-out media."""
+    whys = {"seen": "pictures and sounds", "unseen": "pairs and orders that are new"}
     return [
         Check(
-            metric=f"read.{task}.seen.attributes",
+            metric=f"read.{task}.{split}.attributes",
             op=">=",
             threshold=least,
             min_n=20,
-            why="held-out pictures and sounds must be described rightly",
+            why=f"held-out {why} must be described rightly",
         )
+        for split, why in whys.items()
     ]
 
 

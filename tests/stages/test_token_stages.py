@@ -14,10 +14,16 @@ from safetensors.torch import load_file
 
 from lumoomni.artifacts import open_artifact
 from lumoomni.data.shard_set import ShardSet
-from lumoomni.data.world.language import caption
+from lumoomni.data.world.language import caption, shapeless, uncoloured
 from lumoomni.data.world.scene import make_scene
 from lumoomni.data.world.split import COLOURS, SHAPES
-from lumoomni.data.world_shards import FreshConfig, _items, told
+from lumoomni.data.world_shards import (
+    ASK_COLOURS,
+    ASK_SHAPES,
+    FreshConfig,
+    _items,
+    told,
+)
 from lumoomni.errors import InputError
 from lumoomni.gates import Report, exact, judge, wilson
 from lumoomni.infer.assemble import base_hash, find_artifact, gather, load_part
@@ -137,19 +143,25 @@ def test_half_told_scenes_name_colours_or_shapes_and_never_both() -> None:
     assert all(told(0, i, 0.0)[1] == caption(make_scene(0, "train", i)) for i in range(9))
 
 
-def test_pictures_that_are_read_can_be_half_told_too() -> None:
-    plain, half = (
-        list(_items(FreshConfig(pictures=20, sketches=20, half_read=share), 0))
-        for share in (0.0, 1.0)
+def test_of_pictures_that_are_read_shapes_or_colours_can_be_asked_for() -> None:
+    plain, asked = (
+        list(_items(FreshConfig(pictures=40, sketches=20, asked=share), 0)) for share in (0.0, 1.0)
     )
-    for old, new in zip(plain[:20], half[:20], strict=True):
-        assert old.id == new.id and old.text != new.text
-        assert not np.array_equal(old.medium, new.medium)  # type: ignore[arg-type]
-        assert any(word in new.text for word in COLOURS) != any(w in new.text for w in SHAPES)
-    assert [one.text for one in plain[20:]] == [one.text for one in half[20:]]
-    for name in ("half_read", "half_told"):
+    kinds = set()
+    for old, new in zip(plain[:40], asked[:40], strict=True):
+        assert old.id == new.id and old.prompt == ""
+        same = np.array_equal(old.medium, new.medium)  # type: ignore[arg-type]
+        shapes = new.prompt == ASK_SHAPES
+        assert new.text == (uncoloured if shapes else shapeless)(old.text)
+        assert shapes or (new.prompt == ASK_COLOURS and not same)
+        kinds.add((shapes, same))
+    assert kinds == {(True, True), (True, False), (False, False)}
+    assert [(one.text, one.prompt) for one in plain[40:]] == [(o.text, "") for o in asked[40:]]
+    for name in ("asked", "half_told"):
         with pytest.raises(InputError, match=rf"{name} is 1\.1; use a share from 0 to 1"):
             FreshConfig(pictures=1, **{name: 1.1})
+    with pytest.raises(InputError, match=r"asked is 0\.5, but without sketches .* set sketches"):
+        FreshConfig(pictures=1, asked=0.5)
 
 
 @pytest.mark.parametrize("name", ["train_rows", "pretrain_tokens"])
@@ -238,7 +250,11 @@ GOOD = {
         f"tokens.{task}.change": replace(wilson(1, 100), value=-0.4, high=-0.2)
         for task in ("i2t", "a2t")
     },
-    **{f"read.{task}.seen.attributes": wilson(97, 100) for task in ("i2t", "a2t")},
+    **{
+        f"read.{task}.{split}.attributes": wilson(97, 100)
+        for task in ("i2t", "a2t")
+        for split in ("seen", "unseen")
+    },
 }
 
 
@@ -265,6 +281,8 @@ GOOD = {
         ("sound.codec_whole.seen", wilson(9, 100)),
         ("draw.codec_whole.unseen", wilson(70, 100)),
         ("read.i2t.seen.attributes", wilson(80, 100)),
+        ("read.i2t.unseen.attributes", wilson(89, 100)),
+        ("read.a2t.unseen.attributes", wilson(89, 100)),
     ],
 )
 def test_each_fault_fails_a_gate_alone(fault: str, value: object) -> None:

@@ -40,7 +40,14 @@ TOKENS = PretrainTokensConfig(
     start_until=0.5,
     share_digits=True,
     fresh=FreshConfig(
-        pictures=6, sketches=4, sounds=4, cues=3, sentences=2, pixels=32, rows_per_shard=6
+        pictures=6,
+        asked=0.5,
+        sketches=4,
+        sounds=4,
+        cues=3,
+        sentences=2,
+        pixels=32,
+        rows_per_shard=6,
     ),
     loop=LoopConfig(steps=4, batch_size=6),
     optim=OptimConfig(lr=1e-3, matrix_lr=0.01, warmup=2),
