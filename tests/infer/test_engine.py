@@ -1,7 +1,5 @@
 """Generation equals repeated whole forwards, alone and in a batch, and stops where it should."""
 
-import shutil
-
 import pytest
 import torch
 
@@ -15,6 +13,7 @@ from lumoomni.infer.sampling import SamplingConfig
 from lumoomni.model.attention import KVCache
 from lumoomni.model.moe import MoEConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
+from tests.compiler import needs_compiler
 
 # Logits reach about 15 here; the worst difference seen over 20 seeds was 3.5e-5.
 TOLERANCE = 2e-4
@@ -192,7 +191,7 @@ def test_too_long_is_refused_before_anything_runs() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@needs_compiler
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_steps_equal_uncached() -> None:
     thinker = make(window=5)

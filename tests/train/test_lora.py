@@ -30,6 +30,7 @@ from lumoomni.model.moe import MoEConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.train.freeze import fingerprint
 from lumoomni.train.loss import lm_loss
+from tests.compiler import needs_compiler
 
 pytest.importorskip("peft")
 SETTINGS = LoraSettings(rank=3, alpha=6.0, dropout=0.0)
@@ -131,6 +132,7 @@ def test_what_reads_plain_weights_refuses_adapters() -> None:
 
 
 @pytest.mark.slow
+@needs_compiler
 def test_a_compiled_step_of_the_merged_model_equals_the_adapted_one() -> None:
     thinker = adapted()
     wanted = whole(thinker)
