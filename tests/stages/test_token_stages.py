@@ -129,6 +129,11 @@ def test_fresh_tokens_are_none_that_the_manifest_has(built: Path) -> None:
     assert len(fresh.shards("train")) == 4
     # Scenes and sounds are read there, sketches and cues made.
     assert fresh.counts["train"].tasks == {"i2t": 6, "t2i": 4, "a2t": 4, "t2a": 5}
+    codec = UTI.load(built / "build_token_space").text_codec
+    every = [fresh.sample("train", i) for i in range(fresh.len("train"))]
+    asked = {codec.decode(one.prompt.tolist()) for one in every if one.task == "i2t"}
+    assert {"", ASK_SHAPES} <= asked <= {"", ASK_SHAPES, ASK_COLOURS}
+    assert not any(len(one.prompt) for one in every if one.task != "i2t")
 
 
 def test_half_told_scenes_name_colours_or_shapes_and_never_both() -> None:
