@@ -38,6 +38,7 @@ from lumoomni.stages import pretrain_tokens, train_rows
 from lumoomni.stages.token_training import share_digits
 from lumoomni.train.tokens import TokenTask
 from lumoomni.uti.interface import UTI
+from tests import tiny
 from tests.stages.token_build import ROWS, TOKENS, recipe
 
 pytestmark = pytest.mark.slow
@@ -134,6 +135,24 @@ def test_fresh_tokens_are_none_that_the_manifest_has(built: Path) -> None:
     asked = {codec.decode(one.prompt.tolist()) for one in every if one.task == "i2t"}
     assert {"", ASK_SHAPES} <= asked <= {"", ASK_SHAPES, ASK_COLOURS}
     assert not any(len(one.prompt) for one in every if one.task != "i2t")
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({}, "blocks."),
+        ({"routed": True, "thinker_rate": 0.0}, "nothing"),
+        ({"lora": LoraSettings(rank=2, alpha=4.0)}, "lora_"),
+    ],
+)
+def test_of_the_thinker_learns_what_is_said(change: dict[str, object], part: str) -> None:
+    thinker = tiny.modules(tiny.text_codec())["thinker"]
+    pretrain_tokens.let_learn(thinker, replace(TOKENS, **change))  # type: ignore[arg-type]
+    learns = {name for name, one in thinker.named_parameters() if one.requires_grad}
+    every = {name for name, _ in thinker.named_parameters()}
+    assert {name for name in every if part in name} <= learns
+    assert bool(learns) == (part != "nothing") and not any("table" in name for name in learns)
+    assert part != "lora_" or all(part in name for name in learns)
 
 
 def test_half_told_scenes_name_colours_or_shapes_and_never_both() -> None:
