@@ -258,4 +258,6 @@ def main() -> None:
     # Large tensors on huge pages: a tenth of an update at laptop sizes (LOG.md). torch reads this
     # at its first allocation; who has said otherwise is heard.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # A stage meets a few thousand shapes, and oneDNN keeps kernels for 1,024 (`shapes.py`).
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     app()

@@ -20,7 +20,17 @@ ALLOWED: dict[str, set[str]] = {
     "recipes": {"uti", "model", "data", "codecs", "media", "train", "infer", "audits", "stages"},
     "report": {"media", "audits"},
 }
-BASE = {"errors", "ids", "config", "gates", "runtime", "artifacts", "pipeline", "inspection"}
+BASE = {
+    "errors",
+    "ids",
+    "config",
+    "gates",
+    "runtime",
+    "artifacts",
+    "pipeline",
+    "inspection",
+    "shapes",
+}
 TOP = {"errors", "ids", "config", "gates"}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lumoomni.codecs.text import TextCodec
@@ -19,6 +20,7 @@ from lumoomni.data.sample import PictureItem, Sensed, TextItem
 from lumoomni.ids import IGNORE
 from lumoomni.media.image import normalise
 from lumoomni.media.mel import MelConfig, log_mel
+from lumoomni.shapes import MEL_FRAMES, POSITIONS, round_up
 from lumoomni.uti.sequence import Role, Sequence, SequenceBuilder
 
 
@@ -195,10 +197,13 @@ class Batch:
 
 
 def collate(items: list[Encoded], pad: int = 0) -> Batch:
-    """Right-pad a list of encoded conversations. Raises ValueError for an empty list."""
+    """Right-pad encoded conversations to a common multiple of `POSITIONS`.
+
+    Raises ValueError for an empty list.
+    """
     if not items:
         raise ValueError("cannot make a batch of no conversations")
-    longest = max(len(item) for item in items)
+    longest = round_up(max(len(item) for item in items), POSITIONS)
     ids = torch.full((len(items), longest), pad, dtype=torch.long)
     labels = torch.full((len(items), longest), IGNORE, dtype=torch.long)
     for row, item in enumerate(items):
@@ -224,6 +229,8 @@ def stack_media(items: list[Encoded]) -> tuple[Tensor | None, Tensor | None, Ten
 
 
 def pad_mels(mels: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Log-mels [M_i, n_mels] -> ([A, M, n_mels] zero-padded, lengths [A])."""
+    """Log-mels [M_i, n_mels] -> ([A, M, n_mels] zero-padded, M a multiple; lengths [A])."""
     lengths = torch.tensor([len(mel) for mel in mels])
-    return torch.nn.utils.rnn.pad_sequence(mels, batch_first=True), lengths
+    padded = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True)
+    missing = round_up(padded.shape[1], MEL_FRAMES) - padded.shape[1]
+    return F.pad(padded, (0, 0, 0, missing)), lengths

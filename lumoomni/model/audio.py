@@ -84,12 +84,14 @@ class AudioTower(nn.Module):
             x = x * _frame_mask(lengths, x.shape[2])[:, None, :, None]
             x = F.gelu(conv(x))
             lengths = (lengths + 1) // 2
-        frames = x.shape[2]
-        if frames > self.config.max_frames:
+        most = self.config.max_frames
+        if x.shape[2] > most and int(lengths.max()) > most:
             raise ValueError(
-                f"{frames} audio features exceed the tower's {self.config.max_frames}; "
+                f"{int(lengths.max())} audio features exceed the tower's {most}; "
                 "cut the audio or raise max_frames"
             )
+        x = x[:, :, :most]  # whatever is cut off is padding
+        frames = x.shape[2]
         mask = _frame_mask(lengths, frames)
         x = self.project(x.transpose(1, 2).flatten(2)) + self.positions[:frames]
         return AudioFeatures(self.encoder(x, mask), lengths, mask)

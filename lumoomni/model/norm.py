@@ -17,6 +17,7 @@ from lumoomni.model.fused import (
     SwiGLUFunction,
     swap_halves,
 )
+from lumoomni.shapes import POSITIONS, round_up
 
 
 class RMSNorm(nn.Module):
@@ -70,7 +71,8 @@ def head_norm_rope(
 
 
 class Rope(nn.Module):
-    """Tables of cos and signed sin [P, K] for rotary positions (arXiv 2104.09864).
+    """Tables of cos and signed sin [P, K] for rotary positions (arXiv 2104.09864), with room for
+    the padding of the longest sequence.
 
     `sin` is stored with its first half negated, so that a rotation is x * cos + swap(x) * sin.
     """
@@ -81,7 +83,7 @@ class Rope(nn.Module):
     def __init__(self, head_width: int, theta: float, positions: int) -> None:
         super().__init__()
         self.head_width, self.theta = head_width, theta
-        cos, sin = self._tables(positions, torch.device("cpu"))
+        cos, sin = self._tables(round_up(positions, POSITIONS), torch.device("cpu"))
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
 

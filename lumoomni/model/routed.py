@@ -20,32 +20,52 @@ from torch import Tensor, nn
 
 from lumoomni.model.attention import AttentionSpec, KVCache
 from lumoomni.model.thinker import Thinker, ThinkerOutput
+from lumoomni.shapes import ROWS, round_up
 
 MATRICES = ("attention.qkv", "attention.out", "ffn.gate_up", "ffn.down")
 
 
 @dataclass
 class Route:
-    """The positions [B * T] of the present batch with text first, of which there are `text`; `back`
-    undoes this."""
+    """Where the positions [B * T] of the present batch go: text first, which takes `text` places.
+
+    Both parts are filled up with position 0 to a size of few (`shapes.py`); `order` [P] says which
+    position stands at a place, `back` [B * T] where a position stands, `gaps` what was filled up.
+    """
 
     order: Tensor
     back: Tensor
     text: int
+    gaps: tuple[slice, slice]
 
 
-class _Ordered(torch.autograd.Function):
-    """x [N, C] -> x[order]; `back` undoes it, so that the gradient need not be scattered."""
+class _Sorted(torch.autograd.Function):
+    """x [B * T, C] -> [P, C] by a route; the gradient is gathered back instead of scattered."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor, back: Tensor) -> Tensor:
-        ctx.save_for_backward(back)
-        return x.index_select(0, order)
+    def forward(ctx: Any, x: Tensor, route: Route) -> Tensor:
+        ctx.route = route
+        return x.index_select(0, route.order)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (back,) = ctx.saved_tensors
-        return grads[0].index_select(0, back), None, None
+        return grads[0].index_select(0, ctx.route.back), None
+
+
+class _Unsorted(torch.autograd.Function):
+    """x [P, C] -> [B * T, C]: undoes `_Sorted`; what filled up the gaps has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, route: Route) -> Tensor:
+        ctx.route = route
+        return x.index_select(0, route.back)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        found = grads[0].index_select(0, ctx.route.order)
+        for gap in ctx.route.gaps:
+            found[gap] = 0
+        return found, None
 
 
 class Routed(nn.Module):
@@ -62,10 +82,10 @@ class Routed(nn.Module):
             return self.text(x)
         if not route.text:
             return self.new(x)
-        sorted_x = _Ordered.apply(x.reshape(-1, x.shape[-1]), route.order, route.back)
+        sorted_x = _Sorted.apply(x.reshape(-1, x.shape[-1]), route)
         assert isinstance(sorted_x, Tensor)
         text, new = sorted_x.tensor_split([route.text])
-        both = _Ordered.apply(torch.cat([self.text(text), self.new(new)]), route.back, route.order)
+        both = _Unsorted.apply(torch.cat([self.text(text), self.new(new)]), route)
         assert isinstance(both, Tensor)
         return both.view(*x.shape[:-1], -1)
 
@@ -98,11 +118,21 @@ class RoutedThinker:
         cache: KVCache | None = None,
     ) -> ThinkerOutput:
         """embeds [B, T, D] -> hidden [B, T, D]; `new` bool [B, T] says whose a position is."""
-        flat = new.reshape(-1)
-        text, other = (~flat).nonzero()[:, 0], flat.nonzero()[:, 0]
-        order = torch.cat([text, other])
-        self._place[:] = [Route(order, order.argsort(), len(text))]
+        self._place[:] = [route_of(new.reshape(-1))]
         return self._view(embeds, attention=attention, cache=cache)
+
+
+def route_of(new: Tensor) -> Route:
+    """The route of positions [N] of which `new` bool [N] says whose they are."""
+    text, other = (~new).nonzero()[:, 0], new.nonzero()[:, 0]
+    ends = [round_up(len(part), ROWS) for part in (text, other)]
+    order = new.new_zeros(sum(ends), dtype=torch.long)
+    back = torch.empty_like(new, dtype=torch.long)
+    for part, start in ((text, 0), (other, ends[0])):
+        order[start : start + len(part)] = part
+        back[part] = torch.arange(start, start + len(part), device=new.device)
+    gaps = slice(len(text), ends[0]), slice(ends[0] + len(other), sum(ends))
+    return Route(order, back, ends[0], gaps)
 
 
 def new_maker(thinker: Thinker) -> Thinker:

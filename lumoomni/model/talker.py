@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lumoomni.model.attention import AttentionConfig, KVCache
 from lumoomni.model.layers import Block, BlockConfig, init_blocks
 from lumoomni.model.norm import RMSNorm, Rope
+from lumoomni.shapes import whole_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,19 +169,20 @@ class Talker(nn.Module):
         )
         state = self.decode(self.inputs(script, shifted))
         valid = torch.arange(codes.shape[1], device=codes.device)[None] < lengths[:, None]
-        state, wanted = state[valid], codes[valid]
+        frames = int(valid.sum())
+        state, wanted = whole_rows(state[valid]), whole_rows(codes[valid])
         total = torch.zeros((), device=codes.device)
         for book in range(self.config.codebooks):
-            logits = self.code_logits(state, wanted[:, :book]).float()
-            total = total + F.cross_entropy(logits, wanted[:, book], reduction="sum")
+            logits = self.code_logits(state, wanted[:, :book])[:frames].float()
+            total = total + F.cross_entropy(logits, wanted[:frames, book], reduction="sum")
         leaving = torch.ones_like(script.owner, dtype=torch.bool)
         leaving[:, :-1] = script.owner[:, 1:] != script.owner[:, :-1]
         last = torch.arange(codes.shape[1], device=codes.device)[None] == lengths[:, None] - 1
         target = (leaving | last)[valid].float()
         advance = F.binary_cross_entropy_with_logits(
-            self.advance_logit(state, wanted).float(), target, reduction="sum"
+            self.advance_logit(state, wanted)[:frames].float(), target, reduction="sum"
         )
-        return TalkerLoss(total, advance, int(valid.sum()))
+        return TalkerLoss(total, advance, frames)
 
     def new_cache(self, batch: int, frames: int) -> KVCache:
         """An empty cache for `frames` frames."""

@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumoomni.audits.speech import derange, word_errors
@@ -30,6 +31,7 @@ from lumoomni.model.audio import AudioTower
 from lumoomni.model.talker import Script, Talker, TalkerConfig
 from lumoomni.model.thinker import Thinker
 from lumoomni.pipeline import StageContext
+from lumoomni.shapes import POSITIONS, round_up
 from lumoomni.stages.train_codecs import item_mel
 from lumoomni.train.freeze import freeze
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
@@ -156,8 +158,13 @@ class TalkerTask:
 
 
 def talker_batch(lines: Sequence[Line]) -> TalkerBatch:
-    """Right-pad lines into one batch."""
-    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    """Right-pad lines into one batch; tokens and frames are multiples of `POSITIONS`."""
+
+    def pad(rows: Sequence[Tensor]) -> Tensor:
+        out = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+        missing = round_up(out.shape[1], POSITIONS) - out.shape[1]
+        return F.pad(out, (0, 0) * (out.dim() - 2) + (0, missing))
+
     return TalkerBatch(
         script=Script(
             hidden=pad([line.states.hidden for line in lines]),

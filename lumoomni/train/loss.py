@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lumoomni.shapes import whole_rows
+
 IGNORE = -100
 # Logits held at a time in the working dtype, and of those in float32 (small enough for a cache).
 CHUNK_ELEMENTS = 1 << 24
@@ -90,7 +92,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.dtype
         needs_rows, needs_head = ctx.needs_input_grad[:2]
         with torch.autocast(kind, enabled=False):
-            inputs, weight = rows.to(dtype), head.to(dtype)
+            inputs, weight = whole_rows(rows.to(dtype)), head.to(dtype)
             total = torch.zeros((), dtype=torch.float32, device=rows.device)
             rows_grad = torch.empty_like(inputs) if needs_rows else None
             head_grad = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
@@ -98,12 +100,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for begin in range(0, inputs.shape[0], chunk):
                 part = inputs[begin : begin + chunk]
                 logits = torch.mm(part, weight.t(), out=block[: part.shape[0]])
-                total += _losses_to_slopes(logits, targets[begin : begin + chunk], z_loss)
+                # Rows of zeros behind these have no logits and move nothing.
+                wanted = targets[begin : begin + chunk]
+                total += _losses_to_slopes(logits[: len(wanted)], wanted, z_loss)
                 if rows_grad is not None:
                     torch.mm(logits, weight, out=rows_grad[begin : begin + chunk])
                 if head_grad is not None:
                     head_grad += logits.t() @ part
-        ctx.grads = (rows_grad, head_grad)
+        ctx.grads = (None if rows_grad is None else rows_grad[: len(rows)], head_grad)
         ctx.dtypes = (rows.dtype, head.dtype)
         return total
 

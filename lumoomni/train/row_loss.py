@@ -22,6 +22,7 @@ from torch import Tensor
 
 from lumoomni.ids import IGNORE
 from lumoomni.model.factors import FactoredRows
+from lumoomni.shapes import whole_rows
 from lumoomni.train.loss import CHUNK_ELEMENTS, FLOAT_ELEMENTS, LossSum
 
 
@@ -149,12 +150,12 @@ class _Blocks(torch.autograd.Function):
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
         needs = [ctx.needs_input_grad[0], *ctx.needs_input_grad[6:]]
-        like = (states, *tables)
         with torch.autocast(kind, enabled=False):
-            inputs, *heads = (x.to(dtype) for x in like)
+            heads = [table.to(dtype) for table in tables]
+            inputs = whole_rows(states.to(dtype))
             grads = [
                 torch.zeros(x.shape, dtype=torch.float32, device=x.device) if need else None
-                for x, need in zip(like, needs, strict=True)
+                for x, need in zip((inputs, *tables), needs, strict=True)
             ]
             total = torch.zeros((), device=states.device)
             room = [inputs.new_empty(min(chunk, len(inputs)), len(head)) for head in heads]
@@ -166,11 +167,14 @@ class _Blocks(torch.autograd.Function):
                     torch.mm(part, head.t(), out=block[: len(part)])
                     for head, block in zip(heads, room, strict=True)
                 ]
-                losses = _slopes(blocks, wanted[here], groups, z, sloped)
+                hits = wanted[here]  # rows of zeros behind these have no logits and move nothing
+                losses = _slopes([b[: len(hits)] for b in blocks], hits, groups, z, sloped)
                 each[here] = losses
                 total += losses.sum()
                 _gather(grads, here, part, heads, blocks)
-        ctx.grads, ctx.dtypes = grads, [x.dtype for x in like]
+        if grads[0] is not None:
+            grads[0] = grads[0][: len(states)]
+        ctx.grads, ctx.dtypes = grads, [x.dtype for x in (states, *tables)]
         return total
 
     @staticmethod

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
-from lumoomni.data.conversation import Layout, Turn, collate
+from lumoomni.data.conversation import Layout, Turn, collate, pad_mels
 from lumoomni.data.grouping import LengthGroups
 from lumoomni.data.mixture import TASKS, InstructData, InstructMixture
 from lumoomni.ids import AUDIO_FRAME, IGNORE, IMAGE_PATCH
 from lumoomni.model.audio import feature_count
+from lumoomni.shapes import POSITIONS, round_up
 from tests.tiny import MEL, text_codec
 
 LAYOUT = Layout(text_codec=text_codec(), template="compact", mel=MEL, image_positions=4)
@@ -56,8 +58,18 @@ def test_batches_pad_on_the_right() -> None:
     assert batch.lengths.tolist() == [len(short), len(long)]
     assert (batch.labels[0, len(short) :] == IGNORE).all()
     assert batch.pixels is None and batch.mels is None
+    assert batch.ids.shape[1] == round_up(len(long), POSITIONS)
     with pytest.raises(ValueError, match="no conversations"):
         collate([])
+
+
+def test_log_mels_of_many_lengths_have_few_shapes() -> None:
+    shapes = set()
+    for frames in range(1, 200):
+        mels, lengths = pad_mels([torch.ones(frames, 5), torch.ones(3, 5)])
+        assert lengths.tolist() == [frames, 3] and mels.sum() == 5 * (frames + 3)
+        shapes.add(mels.shape)
+    assert len(shapes) == 4
 
 
 def test_groups_hold_every_sample_once_and_are_pure() -> None:

@@ -24,6 +24,7 @@ from lumoomni.data.token_loader import (
 )
 from lumoomni.errors import InputError
 from lumoomni.ids import IGNORE
+from lumoomni.shapes import POSITIONS, round_up
 from lumoomni.uti.grammar import Grammar
 from lumoomni.uti.space import TokenSpace, new_space
 from lumoomni.uti.tasks import sequence
@@ -160,7 +161,7 @@ def test_reading_ahead_in_threads_changes_nothing() -> None:
 def test_batches_hold_the_sequences_of_the_samples() -> None:
     loader, grammar = TokenLoader(MIXED, CONFIG), Grammar(SPACE)
     batch = loader.batch(3)
-    assert batch.ids.shape[1] == int(batch.lengths.max())
+    assert batch.ids.shape[1] == round_up(int(batch.lengths.max()), POSITIONS)
     for place_in, number in enumerate(range(12, 16)):
         which, place = loader._order(number)
         task = MIXED[which].task

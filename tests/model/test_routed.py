@@ -10,7 +10,7 @@ from lumoomni.infer.compose import ComposeConfig, compose
 from lumoomni.infer.sampling import SamplingConfig
 from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.moe import MoEConfig
-from lumoomni.model.routed import RoutedThinker, matrices, new_maker
+from lumoomni.model.routed import Routed, RoutedThinker, matrices, new_maker, route_of
 from lumoomni.model.rows import Rows, RowsConfig, RowThinker
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.uti.grammar import Grammar
@@ -141,6 +141,24 @@ def test_gradients_reach_the_makers_matrices_and_the_view_shares_all_tensors() -
     assert (model(mixed()).hidden - before).abs().max() > 0.1
     twin = copy.deepcopy(model)
     torch.testing.assert_close(twin(mixed()).hidden, model(mixed()).hidden)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 0.97, 1.0])
+def test_each_position_goes_through_its_own_matrix_and_teaches_that_one_alone(share: float) -> None:
+    torch.manual_seed(int(100 * share))
+    text, new = torch.nn.Linear(5, 7), torch.nn.Linear(5, 7)
+    ours, x = torch.rand(3, 31) < share, torch.randn(3, 31, 5, requires_grad=True)
+    place = [route_of(ours.reshape(-1))]
+    leaves = [x, *text.parameters(), *new.parameters()]
+    results = []
+    for out in (Routed(text, new, place)(x), torch.where(ours[..., None], new(x), text(x))):
+        found = torch.autograd.grad(out.square().sum(), leaves, allow_unused=True)
+        none = [torch.zeros_like(leaf) for leaf in leaves]
+        results.append(
+            [out, *(f if f is not None else z for f, z in zip(found, none, strict=True))]
+        )
+    for mine, plain in zip(*results, strict=True):
+        torch.testing.assert_close(mine, plain, atol=1e-4, rtol=1e-5)
 
 
 def test_texts_of_media_and_of_nothing_are_asked_apart() -> None:
