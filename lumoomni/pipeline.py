@@ -28,6 +28,7 @@ from lumoomni.runtime import Progress, atomic_write_json, atomic_write_text, res
 
 RECIPE_FILE = "recipe.json"
 LOG_FILE = "log.jsonl"
+STARTS_FILE = "starts"
 SPACE_FILE = "token_space.json"
 """What says which ids an artifact speaks of; its `abi` is that of the artifact."""
 
@@ -210,7 +211,7 @@ def _run(
     work = _scratch(stage, out, parents, seed)
     _event(out, stage.name, "started")
     progress.say(f"{stage.name}: building")
-    began = time.monotonic()
+    began, before = time.monotonic(), _seconds_before(work)
     with ArtifactWriter(out / stage.name) as writer:
         context = StageContext(
             name=stage.name,
@@ -229,7 +230,7 @@ def _run(
         verdict = judge(report, checks)
         if (work / LOG_FILE).is_file():
             shutil.copyfile(work / LOG_FILE, writer.folder / LOG_FILE)
-        seconds = time.monotonic() - began
+        seconds = before + time.monotonic() - began
         artifact = writer.commit(
             kind=stage.name,
             config=stage.config,
@@ -280,6 +281,25 @@ def _scratch(stage: Stage, out: Path, parents: dict[str, Artifact], seed: int) -
     if not marker.is_file():
         atomic_write_text(marker, owner)
     return work
+
+
+def _seconds_before(work: Path) -> float:
+    """How long earlier, stopped runs worked in this folder; notes that one starts now.
+
+    A killed run cannot say when it ended, so each is taken to have ended with its last log line.
+    """
+    with (work / STARTS_FILE).open("a+") as file:
+        file.seek(0)
+        starts = [float(line) for line in file]
+        now = time.time()
+        file.write(f"{now:.2f}\n")
+    log = work / LOG_FILE
+    lines = log.read_text().splitlines() if log.is_file() else []
+    times = [json.loads(line)["time"] for line in lines if line.endswith("}")]
+    total = 0.0
+    for start, end in zip(starts, [*starts, now][1:], strict=True):
+        total += max([t for t in times if start <= t < end], default=start) - start
+    return total
 
 
 def _word(artifact: Artifact) -> str:

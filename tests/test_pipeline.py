@@ -1,5 +1,6 @@
 """Builds continue, skip, stop and refuse as promised."""
 
+import json
 import os
 import shutil
 import signal
@@ -18,8 +19,8 @@ from lumoomni.config import WITHOUT_EFFECT, canonical_json, config_hash
 from lumoomni.errors import GateFailure, InputError
 from lumoomni.gates import Report
 from lumoomni.inspection import stage_rows, verify_all
-from lumoomni.pipeline import Recipe, StageContext, build
-from lumoomni.runtime import Progress, atomic_write_json
+from lumoomni.pipeline import Recipe, StageContext, _seconds_before, build
+from lumoomni.runtime import Progress, atomic_write_json, atomic_write_text
 from tests.toy import ToyConfig, recipe, runs
 from tests.toy import run as toy_run
 
@@ -41,6 +42,16 @@ def test_a_change_rebuilds_the_stage_and_what_came_from_it(tmp_path: Path) -> No
     build(recipe(two=ToyConfig(value=5)), tmp_path, force=["one"], progress=QUIET)
     # Built again with the same result: its children are still current.
     assert runs(tmp_path)[5:] == ["one"]
+
+
+def test_seconds_count_what_stopped_runs_took(tmp_path: Path) -> None:
+    assert _seconds_before(tmp_path) == 0
+    atomic_write_text(tmp_path / "starts", "100.0\n200.0\n300.0\n")
+    times = [110, 150, 203.5]
+    lines = "".join(json.dumps({"time": at}) + "\n" for at in times)
+    atomic_write_text(tmp_path / "log.jsonl", lines + '{"time": 29')  # the third died early
+    assert _seconds_before(tmp_path) == 50 + 3.5
+    assert len((tmp_path / "starts").read_text().splitlines()) == 4
 
 
 def test_until_stops_there_and_unknown_names_are_refused(tmp_path: Path) -> None:

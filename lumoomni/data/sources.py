@@ -32,7 +32,7 @@ from lumoomni.data.sample import (
 from lumoomni.data.stored import Stored, load_picture, read_media
 from lumoomni.data.watched import watched
 from lumoomni.data.world.source import WorldPictures, WorldSpeech, WorldText
-from lumoomni.data.world.speech import RATE
+from lumoomni.data.world.speech import RATE, voices_folder
 from lumoomni.data.world.split import SPLITS, check_split, rng, share
 from lumoomni.errors import InputError
 from lumoomni.media.audio import load_audio
@@ -296,6 +296,7 @@ def open_speech(spec: str, seed: int, rate: int = RATE) -> Source[SpeechItem]:
     if spec in ("world", "world-narrator"):
         if rate != RATE:
             raise InputError(f"the world speaks at {RATE} Hz, not at {rate} Hz; resample its items")
+        voices_folder()  # before anyone is forked: its children share it
         return WorldSpeech(seed, narrator=spec == "world-narrator")
     return SpeechRows(open_rows(spec, seed, SPEECH_LAYOUTS, "sound"), rate)
 

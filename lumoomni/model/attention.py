@@ -13,13 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumoomni.model.fused import ShortAttentionFunction
+from lumoomni.model.fused import SHORT, ShortAttentionFunction
 from lumoomni.model.norm import head_norm_rope
 from lumoomni.model.segments import Segments, gather, scatter_back
 
-# Up to this length a CPU trains faster through plain batched products than through the fused
-# kernel, and the kept weights stay below 2 T^2 bytes per head.
-SHORT = 512
 SHORT_BLOCK = 128
 
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumoomni.model.fused import whole_attention
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
@@ -46,7 +48,7 @@ class EncoderBlock(nn.Module):
         batch, length, width = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(batch, length, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        read = whole_attention(q, k, v, mask)
         x = x + self.out(read.transpose(1, 2).reshape(batch, length, width))
         return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
 

@@ -1,4 +1,5 @@
-"""Training passes with hand-written gradients: norm, norm-and-rotate, SwiGLU, short attention.
+"""Training passes with hand-written gradients: norm, norm-and-rotate, SwiGLU, short and whole
+attention.
 
 Knows: tensors only. Each function computes what its plain twin in norm.py or
 `scaled_dot_product_attention` computes, with fewer passes over memory in the backward.
@@ -10,10 +11,14 @@ attention keeps the [T, T] weights, so its caller uses it for short sequences on
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Elements per piece of a pass: half a megabyte in float32, which fits a core's own cache.
 BLOCK_ELEMENTS = 1 << 17
+# Up to so many queries and keys a CPU trains faster through plain batched products than through the
+# fused kernel (its backward takes ten times as long at 64), and kept weights stay small.
+SHORT = 512
 
 
 def swap_halves(x: Tensor) -> Tensor:
@@ -188,6 +193,49 @@ class ShortAttentionFunction(torch.autograd.Function):
         q_grad = (q_grad * width**-0.5).view(shape)
         k_grad, v_grad = k_grad.to(keys.dtype), v_grad.to(values.dtype)
         return q_grad, k_grad.view(shape), v_grad.view(shape), None, None
+
+
+class WholeAttentionFunction(torch.autograd.Function):
+    """q [B, H, T, K], k and v [B, H, S, K], mask bool to [B, H, T, S] or None -> [B, H, T, K].
+
+    Everything is read where the mask is True, which must be so somewhere in each row.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        batch, heads, length, width = q.shape
+        rows = (q * width**-0.5).reshape(-1, length, width)
+        keys, values = (x.reshape(-1, k.shape[2], width) for x in (k, v))
+        scores = torch.bmm(rows, keys.transpose(1, 2))
+        if mask is not None:
+            scores.view(batch, heads, length, -1).masked_fill_(~mask, float("-inf"))
+        weights = torch.softmax(scores, -1)
+        ctx.save_for_backward(rows, keys, values, weights)
+        return torch.bmm(weights, values).view(q.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        rows, keys, values, weights = ctx.saved_tensors
+        batch, heads, _, width = grads[0].shape
+        slope = grads[0].reshape(rows.shape)
+        steep = torch.bmm(slope, values.transpose(1, 2))
+        steep = torch._softmax_backward_data(steep, weights, -1, keys.dtype)
+        found = (
+            torch.bmm(steep, keys) * width**-0.5,
+            torch.bmm(steep.transpose(1, 2), rows),
+            torch.bmm(weights.transpose(1, 2), slope),
+        )
+        return *(x.view(batch, heads, -1, width) for x in found), None
+
+
+def whole_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`scaled_dot_product_attention` without causality, by whatever is quickest where it runs."""
+    short = max(q.shape[2], k.shape[2]) <= SHORT and q.device.type == "cpu"
+    if not short or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    out = WholeAttentionFunction.apply(q, k, v, mask)
+    assert isinstance(out, Tensor)
+    return out
 
 
 def _mask_scores(

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumoomni.model.fused import whole_attention
 from lumoomni.model.vision import VisionFeatures
 
 
@@ -81,7 +82,7 @@ class ResamplerBlock(nn.Module):
         q = self.query(self.attention_norm(latents)).view(batch, count, self.heads, -1)
         kv = self.key_value(patches).view(batch, patches.shape[1], 2, self.heads, -1)
         k, v = kv.permute(2, 0, 3, 1, 4)
-        read = F.scaled_dot_product_attention(q.transpose(1, 2), k, v)
+        read = whole_attention(q.transpose(1, 2), k, v)
         latents = latents + self.out(read.transpose(1, 2).reshape(batch, count, width))
         return latents + self.down(F.gelu(self.up(self.mlp_norm(latents))))
 

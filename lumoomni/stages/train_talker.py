@@ -128,14 +128,20 @@ class TalkerTask:
         self._talker, self._studio, self._source, self._config = talker, studio, source, config
         self._groups = LengthGroups(
             self._line,
+            make_all=self._lines,
             batch_size=config.loop.batch_size,
             parts=config.loop.accumulate,
             echo=config.loop.echo,
         )
 
-    def _line(self, index: int) -> Line:
+    def _lines(self, indices: Sequence[int]) -> list[Line]:
+        items = [self._source.item("train", index) for index in indices]
+        made = zip(indices, lines_of(self._studio, items), strict=True)
+        return [self._line(index, 1) if line is None else line for index, line in made]
+
+    def _line(self, index: int, first: int = 0) -> Line:
         # An utterance without alignment gives its place to the next one; `measure` counts them.
-        for offset in range(50):
+        for offset in range(first, 50):
             item = self._source.item("train", index + offset * 1_000_003)
             line = lines_of(self._studio, [item])[0]
             if line is not None:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumoomni.model.encoder import Encoder, EncoderConfig, sinusoids
+from lumoomni.model.fused import whole_attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +43,26 @@ class PlaceReader(nn.Module):
 
     def forward(self, x: Tensor, patches: Tensor) -> Tensor:
         query = self.read_norm(x)
-        x = x + self.read(query, patches, patches, need_weights=False)[0]
+        x = x + _read(self.read, query, patches)
         query = self.mix_norm(x)
         length = x.shape[1]
-        later = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-        x = x + self.mix(query, query, query, need_weights=False, attn_mask=later)[0]
+        before = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+        x = x + _read(self.mix, query, query, before)
         return x + self.mlp(x)
+
+
+def _read(
+    layer: nn.MultiheadAttention, x: Tensor, source: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """What `layer` gives for queries x [B, T, D], keys and values of source [B, S, D]; mask [T, S]
+    is True where may be read. torch's own attention spends most of its time in its backward."""
+    width, heads = x.shape[-1], layer.num_heads
+    weight, bias = layer.in_proj_weight, layer.in_proj_bias
+    q = F.linear(x, weight[:width], bias[:width]).unflatten(-1, (heads, -1))
+    kv = F.linear(source, weight[width:], bias[width:]).unflatten(-1, (2, heads, -1))
+    k, v = kv.permute(2, 0, 3, 1, 4)
+    read = whole_attention(q.transpose(1, 2), k, v, mask)
+    return layer.out_proj(read.transpose(1, 2).flatten(2))
 
 
 class CaptionHeads(nn.Module):

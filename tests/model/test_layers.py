@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lumoomni.model.attention import AttentionConfig, AttentionSpec, SelfAttention, build_mask
-from lumoomni.model.fused import ShortAttentionFunction
+from lumoomni.model.fused import ShortAttentionFunction, whole_attention
 from lumoomni.model.layers import BlockConfig
 from lumoomni.model.moe import MoE, MoEConfig, balancing_loss
 from lumoomni.model.norm import RMSNorm, Rope, head_norm_rope, rotate, swiglu
@@ -98,6 +98,21 @@ def test_short_attention_equals_the_fused_kernel(packed: bool) -> None:
         out = ShortAttentionFunction.apply(q, k, v, mask, 4)
         assert isinstance(out, Tensor)
         return out
+
+    assert agree(ours, plain, q, k, v) < TOLERANCE
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_whole_attention_equals_the_fused_kernel(masked: bool) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, 4, 11, 8), torch.randn(2, 4, 11, 8)
+    mask = (torch.arange(11) < torch.tensor([[7], [11]]))[:, None, None] if masked else None
+
+    def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    def ours(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return whole_attention(q, k, v, mask)
 
     assert agree(ours, plain, q, k, v) < TOLERANCE
 

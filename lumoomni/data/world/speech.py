@@ -10,9 +10,14 @@ import _ctypes
 import ctypes
 import itertools
 import re
+import shutil
 import sys
+import tempfile
 import threading
 from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing.util import Finalize
+from pathlib import Path
 
 import espeakng_loader
 import numpy as np
@@ -157,10 +162,39 @@ _Callback = ctypes.CFUNCTYPE(
 _lock = threading.Lock()
 
 
+@lru_cache(maxsize=1)
+def voices_folder() -> Path:
+    """The wheel's data folder as links, with every voice where the library looks first.
+
+    A voice that is not found under its own name in lower case makes it read the files of all its
+    voices, at every sentence: a quarter of the time, and more where opening a file is slow. Lives
+    as long as the process that first asks; those that it forks use the same one.
+    """
+    whole = Path(espeakng_loader.get_data_path())
+    folder = Path(tempfile.mkdtemp(prefix="lumoomni-voices-"))
+    Finalize(None, shutil.rmtree, (folder, True), exitpriority=0)
+    for entry in whole.iterdir():
+        if entry.name != "lang":
+            _link(entry, folder / entry.name)
+    (folder / "lang").mkdir()
+    for voice_file in (whole / "lang").rglob("*"):
+        if voice_file.is_file():
+            _link(voice_file, folder / "lang" / voice_file.name.lower())
+    return folder
+
+
+def _link(source: Path, target: Path) -> None:
+    """A link, or a copy on systems that refuse links."""
+    try:
+        target.symlink_to(source)
+    except OSError:
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+
+
 def _open() -> tuple[ctypes.CDLL, int]:
     """The library, freshly opened on the wheel's data folder, and its sample rate."""
     library = ctypes.CDLL(espeakng_loader.get_library_path())
-    data = espeakng_loader.get_data_path().encode()
+    data = str(voices_folder()).encode()
     rate = library.espeak_Initialize(_RETRIEVAL, 0, data, 0)
     if rate <= 0:
         raise RuntimeError(f"espeak-ng could not open its data folder {data.decode()}")
