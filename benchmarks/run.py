@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, str] = {
     "track_a": "--json",
     "rows": "--json",
     "grammar": "--json",
+    "shapes": "--json",
 }
 
 
