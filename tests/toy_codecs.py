@@ -136,7 +136,7 @@ def toy_set(root: Path, uti: UTI, *, blank: int = 0) -> tuple[Path, Path]:
             own = tuple(one for one in records if one.split == split)
             job = Job(f"{split}/0", str(manifest), own, uti.space.abi, policy())
             made = tokenize_shard(uti, job, lambda done: None)
-            shard = Shard(pyarrow().py_buffer(made.data), split)
+            shard = Shard(pyarrow().py_buffer(made), split)
             rows += [dict(vars(shard.sample(i))) for i in range(shard.rows)]
     folder = write_shards(root / "shards", uti.space, rows, each=17, manifest=sha256(manifest))
     return folder, manifest

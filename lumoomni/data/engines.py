@@ -1,7 +1,7 @@
-"""Who does the jobs of tokenizing: this process, a pool of processes, or a Ray cluster.
+"""Who makes shards: this process, a pool of processes, or a Ray cluster.
 
 Knows: handing out jobs one at a time, stopping, and naming the job of a worker that died.
-Does not know: what a job is made of, or where shards are written: the process that asks does that.
+Does not know: how a job is done, or where shards are written: the process that asks does that.
 Costs: a worker of the pool imports torch and opens the codecs once (some seconds); finished shards
 come back through a pipe, or through Ray's object store.
 
@@ -11,6 +11,7 @@ codes would depend on the machine, and workers would fight for cores.
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import threading
 import traceback
@@ -19,11 +20,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
-from lumoomni.data.tokenizing import Job, Made, Tick, tokenize_shard
 from lumoomni.errors import InputError
 from lumoomni.runtime import Interrupted
 from lumoomni.uti.interface import UTI
@@ -31,6 +31,34 @@ from lumoomni.uti.interface import UTI
 THREADS = 1
 LOOK = 0.2
 """Seconds between two looks at whether to stop."""
+Tick = Callable[[int], None]
+
+
+class Work(Protocol):
+    """A shard to be made, by whoever has the token space: the bytes depend on nothing else.
+
+    `name` is the shard's, `size` how many records are read. `make` tells `tick` of records as they
+    are done, which may raise to stop; it raises InputError where it would make other bytes.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def make(self, uti: UTI, tick: Tick) -> bytes: ...
+
+
+W = TypeVar("W", bound=Work)
+
+
+@dataclass(frozen=True)
+class Made(Generic[W]):
+    """A job's shard: the whole file."""
+
+    job: W
+    data: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +75,23 @@ class Crew:
     address: str = ""
 
 
-Engine = Callable[[Sequence[Job], Crew], Generator[Made, None, None]]
+Engine = Callable[[Sequence[W], Crew], Generator[Made[W], None, None]]
 
 
-def processes(jobs: Sequence[Job], crew: Crew) -> Generator[Made, None, None]:
+def cores() -> int:
+    """Processors that this process may use."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def processes(jobs: Sequence[W], crew: Crew) -> Generator[Made[W], None, None]:
     """Shards as they are done. Raises Interrupted when asked to stop, InputError naming the job of
     a worker that died, RuntimeError with the trace of one that failed."""
     count = min(crew.workers, len(jobs))
     return here(jobs, crew) if count <= 1 else _pool(jobs, crew, count)
 
 
-def here(jobs: Sequence[Job], crew: Crew) -> Generator[Made, None, None]:
+def here(jobs: Sequence[W], crew: Crew) -> Generator[Made[W], None, None]:
     """In this process, one after the other."""
 
     def tick(count: int) -> None:
@@ -68,10 +102,10 @@ def here(jobs: Sequence[Job], crew: Crew) -> Generator[Made, None, None]:
     with exact_threads():
         uti = UTI.load(crew.space)
         for job in jobs:
-            yield tokenize_shard(uti, job, tick)
+            yield Made(job, job.make(uti, tick))
 
 
-def on_ray(jobs: Sequence[Job], crew: Crew) -> Generator[Made, None, None]:
+def on_ray(jobs: Sequence[W], crew: Crew) -> Generator[Made[W], None, None]:
     """A task of a Ray cluster for each job; as `processes`, with progress by the shard.
 
     Every node needs this package, the token space and the media at the same paths, or at URLs.
@@ -90,7 +124,7 @@ def on_ray(jobs: Sequence[Job], crew: Crew) -> Generator[Made, None, None]:
             ray.shutdown()
 
 
-ENGINES: dict[str, Engine] = {"processes": processes, "ray": on_ray}
+ENGINES: dict[str, Engine[Any]] = {"processes": processes, "ray": on_ray}
 
 
 @contextlib.contextmanager
@@ -114,9 +148,9 @@ def opened(space: str) -> UTI:
 class _Worker:
     process: Any
     pipe: Connection
-    job: Job | None = None
+    job: Any = None
 
-    def give(self, waiting: deque[Job]) -> None:
+    def give(self, waiting: deque[Any]) -> None:
         """The next job, or the sign that there is none."""
         self.job = waiting.popleft() if waiting else None
         # A worker that died meanwhile is found when its pipe is read.
@@ -124,7 +158,7 @@ class _Worker:
             self.pipe.send(self.job)
 
 
-def _pool(jobs: Sequence[Job], crew: Crew, count: int) -> Generator[Made, None, None]:
+def _pool(jobs: Sequence[W], crew: Crew, count: int) -> Generator[Made[W], None, None]:
     waiting = deque(jobs)
     workers = [_hire(crew.space) for _ in range(count)]
     try:
@@ -156,7 +190,7 @@ def _hire(space: str) -> _Worker:
     return _Worker(process, mine)
 
 
-def _heard(worker: _Worker, tick: Tick) -> Made | None:
+def _heard(worker: _Worker, tick: Tick) -> Made[Any] | None:
     """What a worker said: records done, a shard, or what went wrong."""
     job = worker.job
     assert job is not None
@@ -184,8 +218,8 @@ def _serve(pipe: Connection, space: str) -> None:
     with exact_threads(), contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while (job := pipe.recv()) is not None:
             try:
-                made = tokenize_shard(opened(space), job, lambda done: pipe.send(("done", done)))
-                pipe.send(("made", made.data))
+                data = job.make(opened(space), lambda done: pipe.send(("done", done)))
+                pipe.send(("made", data))
             except InputError as error:
                 pipe.send(("refused", str(error)))
             except (BrokenPipeError, ConnectionResetError):
@@ -194,12 +228,12 @@ def _serve(pipe: Connection, space: str) -> None:
                 pipe.send(("failed", traceback.format_exc()))
 
 
-def _on_cluster(ray: Any, jobs: Sequence[Job], crew: Crew) -> Generator[Made, None, None]:
+def _on_cluster(ray: Any, jobs: Sequence[W], crew: Crew) -> Generator[Made[W], None, None]:
     """Twice as many tasks as processors are under way: none waits, and memory stays small."""
     task = ray.remote(num_cpus=1, max_retries=3, scheduling_strategy="SPREAD")(_remotely)
     most = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     waiting = deque(jobs)
-    running: dict[Any, Job] = {}
+    running: dict[Any, W] = {}
     try:
         while waiting or running:
             while waiting and len(running) < most:
@@ -211,14 +245,14 @@ def _on_cluster(ray: Any, jobs: Sequence[Job], crew: Crew) -> Generator[Made, No
             for reference in done:
                 job = running.pop(reference)
                 made = _fetched(ray, reference, job)
-                crew.tick(len(job.records))
+                crew.tick(job.size)
                 yield made
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
 
 
-def _fetched(ray: Any, reference: Any, job: Job) -> Made:
+def _fetched(ray: Any, reference: Any, job: W) -> Made[W]:
     try:
         refusal, data = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
@@ -233,10 +267,10 @@ def _fetched(ray: Any, reference: Any, job: Job) -> Made:
     return Made(job, data)
 
 
-def _remotely(space: str, job: Job) -> tuple[str, bytes]:
+def _remotely(space: str, job: Work) -> tuple[str, bytes]:
     """(why not, the shard): one of them is empty."""
     with exact_threads():
         try:
-            return "", tokenize_shard(opened(space), job, lambda done: None).data
+            return "", job.make(opened(space), lambda done: None)
         except InputError as error:
             return str(error), b""

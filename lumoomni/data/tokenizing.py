@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +24,7 @@ import torch
 
 from lumoomni.codecs.facts import CodecFacts, Kind
 from lumoomni.config import canonical_json
+from lumoomni.data.engines import Tick
 from lumoomni.data.manifest import Asset, Record, media_path
 from lumoomni.data.shards import SCHEMA, Bad, ShardNote, shard_bytes
 from lumoomni.data.storage import read_bytes
@@ -48,7 +49,6 @@ PACKAGES = (
     "transformers",
 )
 """Any of these may change a code, or a byte of a shard."""
-Tick = Callable[[int], None]
 Media = Audio | np.ndarray
 
 
@@ -76,13 +76,14 @@ class Job:
         }
         return hashlib.sha256(canonical_json(said).encode()).hexdigest()
 
+    @property
+    def size(self) -> int:
+        """Records."""
+        return len(self.records)
 
-@dataclass(frozen=True)
-class Made:
-    """A job's shard: the whole file."""
-
-    job: Job
-    data: bytes
+    def make(self, uti: UTI, tick: Tick) -> bytes:
+        """The shard (`tokenize_shard`)."""
+        return tokenize_shard(uti, self, tick)
 
 
 @dataclass
@@ -109,7 +110,7 @@ def policy() -> dict[str, Any]:
     }
 
 
-def tokenize_shard(uti: UTI, job: Job, tick: Tick) -> Made:
+def tokenize_shard(uti: UTI, job: Job, tick: Tick) -> bytes:
     """The shard of a job. `tick` is told of records as they are done, and may raise to stop.
 
     Bad records are left out and named in the shard. Raises InputError for another space, or where
@@ -132,7 +133,7 @@ def tokenize_shard(uti: UTI, job: Job, tick: Tick) -> Made:
                 bad.append(one.bad)
         tick(len(group))
     note = ShardNote(abi=job.abi, inputs=job.inputs, bad=tuple(bad))
-    return Made(job, shard_bytes(rows, note))
+    return shard_bytes(rows, note)
 
 
 def still_bad(job: Job, bad: Sequence[Bad]) -> bool:

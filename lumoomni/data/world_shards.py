@@ -2,17 +2,19 @@
 
 Knows: which generator makes which item, and rows of shards. Does not know: splits or held-out
 items; all are of the world's training split. Costs: making and encoding each item once, some 5 ms a
-picture and 20 ms a sentence, where files, manifest and their audit cost twenty times that.
+picture and 20 ms a sentence, where files, manifest and their audit cost twenty times that; as many
+processes share the work as there are processors.
 
 Learning to draw takes tens of thousands of pictures; `tokenize` proves on a few hundred of them
 that shards are right. Items are counted from `first` on, so that they need not be those.
 """
 
+import contextlib
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from lumoomni.config import canonical_json, to_dict
-from lumoomni.data.engines import exact_threads
+from lumoomni.data.engines import Crew, cores, exact_threads, processes
 from lumoomni.data.shard_set import INDEX, ShardSet
 from lumoomni.data.shards import (
     LISTS,
@@ -28,6 +30,7 @@ from lumoomni.data.shards import (
     Counts,
     Shard,
     ShardNote,
+    intact,
     listed,
     pyarrow,
     shard_bytes,
@@ -43,11 +46,14 @@ from lumoomni.data.world.speech import NARRATOR, RATE, synthesize
 from lumoomni.data.world.split import rng
 from lumoomni.errors import InputError
 from lumoomni.media.audio import Audio
-from lumoomni.runtime import Interrupted, Progress, atomic_write_bytes, atomic_write_text
+from lumoomni.runtime import Progress, atomic_write_bytes, atomic_write_text
 from lumoomni.uti.interface import UTI, Segment
 from lumoomni.uti.space import unflatten
+from lumoomni.uti.space_file import load_space
 
 GROUP = 64
+WORTH = 1000
+"""Items for which one more process is worth its start of some seconds."""
 ASK_SHAPES, ASK_COLOURS = "which shapes are there?", "which colours are there?"
 
 
@@ -110,109 +116,160 @@ class _Item:
 
 def fresh_shards(
     cache: Path,
-    uti: UTI,
+    space: Path,
     config: FreshConfig,
     *,
     seed: int,
     progress: Progress,
     stop: threading.Event,
+    workers: int = 0,
 ) -> ShardSet:
     """The shards in a folder of `cache` that is named by all that makes them; kept if whole.
 
+    `space` is a token space's folder. `workers` processes make them (0: as many as are worth
+    starting here); the bytes are the same for any number, and after any stop.
     Raises InputError when nothing is to be made, Interrupted when asked to stop.
     """
     if not config.items:
         raise InputError("fresh shards of no items teach nothing; leave them out")
+    found = load_space(space)
     with exact_threads():
         how = policy()
-    what = {"abi": uti.space.abi, "config": to_dict(config), "seed": seed, "policy": how}
+    what = {"abi": found.abi, "config": to_dict(config), "seed": seed, "policy": how}
     inputs = hashlib.sha256(canonical_json(what).encode()).hexdigest()
     folder = cache / f"fresh-{inputs[:16]}"
     if not (folder / INDEX).is_file():
-        with exact_threads():
-            _write(folder, uti, config, seed, (inputs, how), progress, stop)
-    return ShardSet.open(folder, abi=uti.space.abi)
+        each = config.rows_per_shard
+        slices = [
+            FreshSlice(
+                name=f"train/shard-{number:05d}.arrow",
+                config=config,
+                seed=seed,
+                start=start,
+                stop=min(start + each, config.items),
+                note=ShardNote(abi=found.abi, inputs=inputs),
+            )
+            for number, start in enumerate(range(0, config.items, each))
+        ]
+        crew = Crew(
+            space=str(space.absolute()),
+            stop=stop,
+            tick=lambda done: None,
+            workers=workers or min(cores(), 1 + config.items // WORTH),
+        )
+        facts = _write(folder, slices, crew, progress)
+        index = {
+            "schema": SCHEMA,
+            "abi": found.abi,
+            "space": found.meaning(),
+            "manifest": "",
+            "codec": how,
+            **facts,
+        }
+        atomic_write_text(folder / INDEX, json.dumps(index, indent=2, ensure_ascii=False) + "\n")
+    return ShardSet.open(folder, abi=found.abi)
 
 
 def _write(
-    folder: Path,
-    uti: UTI,
-    config: FreshConfig,
-    seed: int,
-    made_by: tuple[str, dict[str, Any]],
-    progress: Progress,
-    stop: threading.Event,
-) -> None:
-    """All shards, then the index, so that a folder without it is made again."""
-    inputs, how = made_by
+    folder: Path, slices: list["FreshSlice"], crew: Crew, progress: Progress
+) -> dict[str, Any]:
+    """All shards that are not there yet; what the index, which is written last, says of each."""
+    (folder / "train").mkdir(parents=True, exist_ok=True)
+    total = sum(one.size for one in slices)
+    missing = [one for one in slices if not _is_made(folder / one.name)]
+    there = total - sum(one.size for one in missing)
+    with (
+        progress.task("fresh tokens", total=total, unit="item", start=there) as bar,
+        contextlib.closing(processes(missing, replace(crew, tick=bar.update))) as shards,
+    ):
+        for made in shards:
+            atomic_write_bytes(folder / made.job.name, made.data)
     files: dict[str, Any] = {}
     counts: list[Counts] = []
-    (folder / "train").mkdir(parents=True, exist_ok=True)
-    with progress.task("fresh tokens", total=config.items, unit="item") as bar:
-        for number, rows in enumerate(_slices(uti, config, seed, bar.update, stop)):
-            data = shard_bytes(rows, ShardNote(abi=uti.space.abi, inputs=inputs))
-            name = f"train/shard-{number:05d}.arrow"
-            atomic_write_bytes(folder / name, data)
-            shard = Shard(pyarrow().py_buffer(data), name)
-            counts.append(shard.counts)
-            files[name] = listed(data, shard)
-    index = {
-        "schema": SCHEMA,
-        "abi": uti.space.abi,
-        "space": uti.space.meaning(),
-        "manifest": "",
-        "codec": how,
-        "counts": {"train": asdict(reduce(lambda a, b: a + b, counts))},
-        "files": files,
-    }
-    atomic_write_text(folder / INDEX, json.dumps(index, indent=2, ensure_ascii=False) + "\n")
+    for one in slices:
+        data = (folder / one.name).read_bytes()
+        shard = Shard(pyarrow().py_buffer(data), one.name)
+        counts.append(shard.counts)
+        files[one.name] = listed(data, shard)
+    return {"counts": {"train": asdict(reduce(lambda a, b: a + b, counts))}, "files": files}
 
 
-def _slices(
-    uti: UTI,
-    config: FreshConfig,
-    seed: int,
-    tick: Callable[[int], None],
-    stop: threading.Event,
-) -> Iterator[list[dict[str, Any]]]:
-    """Rows, `rows_per_shard` at a time."""
-    rows: list[dict[str, Any]] = []
-    waiting: list[_Item] = []
-    for done, item in enumerate(_items(config, seed), start=1):
-        waiting.append(item)
-        if len(waiting) == GROUP or done == config.items:
-            if stop.is_set():
-                raise Interrupted(f"fresh tokens stopped after {done} of {config.items}")
-            rows += _rows(uti, waiting)
-            tick(len(waiting))
-            waiting = []
-        while len(rows) >= config.rows_per_shard:
-            yield rows[: config.rows_per_shard]
-            rows = rows[config.rows_per_shard :]
-    if rows:
-        yield rows
+def _is_made(path: Path) -> bool:
+    """Whether a shard of an earlier run is here; the folder's name says what it was made of."""
+    return path.is_file() and intact(path.read_bytes())
 
 
-def _items(config: FreshConfig, seed: int) -> Iterator[_Item]:
-    for index in range(config.first, config.first + config.pictures):
-        scene, prompt, text = asked_of(seed, index, config.asked)
-        picture, task = draw(scene, config.pixels), "i2t" if config.sketches else "t2i"
-        yield _Item(f"fresh:scenes:{index:07}", task, text, picture, prompt)
-    for index in range(config.first, config.first + config.sketches):
-        scene, text = told(seed, index, config.half_told)
-        yield _Item(f"fresh:sketches:{index:07}", "t2i", text, sketch(scene, config.pixels))
-    for index in range(config.first, config.first + config.sounds):
-        sound = make_sound(seed, "train", index)
-        medium, task = Audio(sound.samples, RATE), "a2t" if config.cues else "t2a"
-        yield _Item(f"fresh:sounds:{index:07}", task, sound.caption, medium)
-    for index in range(config.first, config.first + config.cues):
-        sound = make_sound(seed, "train", index, cue=True)
-        medium = Audio(sound.samples, RATE)
-        yield _Item(f"fresh:cues:{index:07}", "t2a", sound.caption, medium)
-    for index in range(config.first, config.first + config.sentences):
-        text = sentence(seed, "train", index)
-        said = Audio(synthesize(text, NARRATOR).samples, RATE)
-        yield _Item(f"fresh:speech:{index:07}", "t2a", text, said)
+@dataclass(frozen=True, kw_only=True)
+class FreshSlice:
+    """Items `start` to `stop` of all that a config asks for, as one shard."""
+
+    name: str
+    config: FreshConfig
+    seed: int
+    start: int
+    stop: int
+    note: ShardNote
+
+    @property
+    def size(self) -> int:
+        """Items."""
+        return self.stop - self.start
+
+    def make(self, uti: UTI, tick: Callable[[int], None]) -> bytes:
+        """The shard. `tick` is told of items as they are done, and may raise to stop."""
+        rows: list[dict[str, Any]] = []
+        for first in range(self.start, self.stop, GROUP):
+            last = min(first + GROUP, self.stop)
+            rows += _rows(uti, [_item(self.config, self.seed, i) for i in range(first, last)])
+            tick(last - first)
+        return shard_bytes(rows, self.note)
+
+
+def _item(config: FreshConfig, seed: int, place: int) -> _Item:
+    """Item number `place`: first all pictures, then sketches, sounds, cues and sentences."""
+    for name, make in _MAKERS.items():
+        count = getattr(config, name)
+        if place < count:
+            return make(config, seed, config.first + place)
+        place -= count
+    raise IndexError(f"a config of {config.items} items has no item {place + config.items}")
+
+
+def _picture(config: FreshConfig, seed: int, index: int) -> _Item:
+    scene, prompt, text = asked_of(seed, index, config.asked)
+    picture, task = draw(scene, config.pixels), "i2t" if config.sketches else "t2i"
+    return _Item(f"fresh:scenes:{index:07}", task, text, picture, prompt)
+
+
+def _sketch(config: FreshConfig, seed: int, index: int) -> _Item:
+    scene, text = told(seed, index, config.half_told)
+    return _Item(f"fresh:sketches:{index:07}", "t2i", text, sketch(scene, config.pixels))
+
+
+def _sound(config: FreshConfig, seed: int, index: int) -> _Item:
+    sound = make_sound(seed, "train", index)
+    task = "a2t" if config.cues else "t2a"
+    return _Item(f"fresh:sounds:{index:07}", task, sound.caption, Audio(sound.samples, RATE))
+
+
+def _cue(config: FreshConfig, seed: int, index: int) -> _Item:
+    sound = make_sound(seed, "train", index, cue=True)
+    return _Item(f"fresh:cues:{index:07}", "t2a", sound.caption, Audio(sound.samples, RATE))
+
+
+def _sentence(config: FreshConfig, seed: int, index: int) -> _Item:
+    text = sentence(seed, "train", index)
+    said = Audio(synthesize(text, NARRATOR).samples, RATE)
+    return _Item(f"fresh:speech:{index:07}", "t2a", text, said)
+
+
+_MAKERS: dict[str, Callable[[FreshConfig, int, int], _Item]] = {
+    "pictures": _picture,
+    "sketches": _sketch,
+    "sounds": _sound,
+    "cues": _cue,
+    "sentences": _sentence,
+}
 
 
 def told(seed: int, index: int, half: float) -> tuple[Scene, str]:

@@ -244,7 +244,7 @@ def training_sets(context: StageContext, bench: Bench) -> list[ShardSet]:
     fresh = replace(fresh, first=int(manifest["world"]["count"]))
     made = fresh_shards(
         context.cache,
-        bench.uti,
+        context.parents["build_token_space"].path,
         fresh,
         seed=context.seed,
         progress=context.progress,

@@ -307,7 +307,7 @@ def test_pictures_and_side_data(world: Path, tmp_path: Path) -> None:
         job = Job("train/shard-00000.arrow", str(tmp_path / "data/m"), (alone, both), space.abi,
                   tokenizing.policy())  # fmt: skip
         done: list[int] = []
-        data = tokenize_shard(uti, job, done.append).data
+        data = tokenize_shard(uti, job, done.append)
     (tmp_path / "x.arrow").write_bytes(data)
     shard = tokenize_run.Shard(tokenize_run.pyarrow().py_buffer(data), "x")
     first, second = shard.sample(0), shard.sample(1)

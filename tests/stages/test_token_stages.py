@@ -21,7 +21,8 @@ from lumoomni.data.world_shards import (
     ASK_COLOURS,
     ASK_SHAPES,
     FreshConfig,
-    _items,
+    _item,
+    fresh_shards,
     told,
 )
 from lumoomni.errors import InputError
@@ -137,6 +138,35 @@ def test_fresh_tokens_are_none_that_the_manifest_has(built: Path) -> None:
     assert not any(len(one.prompt) for one in every if one.task != "i2t")
 
 
+def test_fresh_shards_are_the_same_bytes_by_any_number_and_after_a_stop(
+    built: Path, tmp_path: Path
+) -> None:
+    (folder,) = (built / ".cache").glob("fresh-*")
+    space, config = built / "build_token_space", replace(TOKENS.fresh, first=12)
+    stop = threading.Event()
+    asked = {"seed": 0, "progress": Progress(silent=True), "stop": stop}
+    stop.set()
+    for workers in (1, 2):
+        with pytest.raises(Interrupted):
+            fresh_shards(tmp_path, space, config, workers=workers, **asked)  # type: ignore[arg-type]
+    stop.clear()
+    (own,) = tmp_path.iterdir()
+    assert own.name == folder.name and not (own / "shards.json").exists()
+    names = sorted(path.name for path in (folder / "train").iterdir())
+    whole = (folder / "train" / names[1]).read_bytes()
+    for name, data in (
+        (names[0], whole[:-9]),
+        (names[1], whole),
+    ):  # one broken, one as it should be
+        (own / "train" / name).write_bytes(data)
+    before = (own / "train" / names[1]).stat().st_mtime_ns
+    made = fresh_shards(tmp_path, space, config, workers=2, **asked)  # type: ignore[arg-type]
+    assert made.len("train") == 19
+    assert (own / "train" / names[1]).stat().st_mtime_ns == before
+    for path in (folder / "shards.json", *(folder / "train").iterdir()):
+        assert path.read_bytes() == (own / path.relative_to(folder)).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("change", "part"),
     [
@@ -169,7 +199,8 @@ def test_half_told_scenes_name_colours_or_shapes_and_never_both() -> None:
 
 def test_of_pictures_that_are_read_shapes_or_colours_can_be_asked_for() -> None:
     plain, asked = (
-        list(_items(FreshConfig(pictures=40, sketches=20, asked=share), 0)) for share in (0.0, 1.0)
+        [_item(FreshConfig(pictures=40, sketches=20, asked=share), 0, i) for i in range(60)]
+        for share in (0.0, 1.0)
     )
     kinds = set()
     for old, new in zip(plain[:40], asked[:40], strict=True):
