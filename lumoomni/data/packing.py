@@ -16,6 +16,7 @@ import torch
 
 from lumoomni.data.conversation import Batch, Encoded, stack_media
 from lumoomni.ids import IGNORE
+from lumoomni.shapes import POSITIONS, round_up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +83,13 @@ def fill(lengths: Sequence[int], packs: Sequence[Sequence[int]], capacity: int) 
 def collate_packed(rows: Sequence[Sequence[Encoded]], pad: int = 0) -> Batch:
     """Rows of conversations -> a batch with `documents` [B, T], numbered from 0 in each row.
 
-    Padding is a document of its own. Raises ValueError for an empty row or batch.
+    Padding, to a multiple of `POSITIONS`, is a document of its own. Raises ValueError for an empty
+    row or batch.
     """
     if not rows or not all(rows):
         raise ValueError("cannot pack a row of no conversations")
     pixels, mels, mel_lengths = stack_media([item for row in rows for item in row])
-    width = max(sum(len(item) for item in row) for row in rows)
+    width = round_up(max(sum(len(item) for item in row) for row in rows), POSITIONS)
     ids = torch.full((len(rows), width), pad, dtype=torch.long)
     labels = torch.full((len(rows), width), IGNORE, dtype=torch.long)
     documents = torch.zeros(len(rows), width, dtype=torch.long)

@@ -188,7 +188,7 @@ def test_packed_rows_hold_every_sample_of_a_window_once(seed: int) -> None:
     assert sorted(seen) == list(range(36))
     batch = loader.batch(0)
     documents = batch.documents
-    assert documents is not None and batch.ids.shape[1] <= 90
+    assert documents is not None and batch.ids.shape[1] <= round_up(90, POSITIONS)
     for number, item in enumerate(loader.items(0)):
         where = documents[0, : int(batch.lengths[0])] == number
         mine = batch.ids[0, : int(batch.lengths[0])][where]
