@@ -3,7 +3,6 @@
 Knows: options and how results are shown. Costs: torch is imported when the verb runs.
 """
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +10,7 @@ from typing import Annotated
 import typer
 
 from lumoomni.exits import print_json, verb
-
-MOST = 8
+from lumoomni.runtime import MOST_WORKERS
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +25,7 @@ def tokenize(
     space: Annotated[Path, typer.Option(help="A folder that `lumo tokens build` made.")],
     out: Annotated[str, typer.Option(help="A folder or a URL for the shards.")],
     workers: Annotated[
-        int, typer.Option(min=0, help=f"Processes; 0 is one a core, at most {MOST}.")
+        int, typer.Option(min=0, help=f"Processes; 0 is one a core, at most {MOST_WORKERS}.")
     ] = 0,
     engine: Annotated[str, typer.Option(help="Who works: processes or ray.")] = "processes",
     address: Annotated[str, typer.Option(help="The Ray cluster; empty is this machine.")] = "",
@@ -42,13 +40,13 @@ def tokenize(
     """
     with verb():
         from lumoomni.data.tokenize_run import tokenize as run
-        from lumoomni.runtime import Progress
+        from lumoomni.runtime import Progress, worker_count
 
         found = run(
             manifest,
             space,
             out,
-            workers=workers or min(MOST, os.cpu_count() or 1),
+            workers=workers or worker_count(),
             engine=engine,
             address=address,
             max_bad=max_bad,

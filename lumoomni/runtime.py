@@ -24,6 +24,8 @@ from lumoomni.errors import InputError
 if TYPE_CHECKING:
     import torch
 
+MOST_WORKERS = 8
+
 
 class Interrupted(RuntimeError):
     """The user asked to stop; everything needed to continue has been saved."""
@@ -37,6 +39,12 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def worker_count() -> int:
+    """Processes that share the making of data here: one a processor, at most MOST_WORKERS."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return min(MOST_WORKERS, len(allowed(0)) if allowed else os.cpu_count() or 1)
 
 
 def resolve_device(name: str) -> "torch.device":

@@ -11,7 +11,6 @@ codes would depend on the machine, and workers would fight for cores.
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import threading
 import traceback
@@ -76,12 +75,6 @@ class Crew:
 
 
 Engine = Callable[[Sequence[W], Crew], Generator[Made[W], None, None]]
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def processes(jobs: Sequence[W], crew: Crew) -> Generator[Made[W], None, None]:

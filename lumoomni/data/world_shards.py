@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from lumoomni.config import canonical_json, to_dict
-from lumoomni.data.engines import Crew, cores, exact_threads, processes
+from lumoomni.data.engines import Crew, exact_threads, processes
 from lumoomni.data.shard_set import INDEX, ShardSet
 from lumoomni.data.shards import (
     LISTS,
@@ -46,7 +46,7 @@ from lumoomni.data.world.speech import NARRATOR, RATE, synthesize
 from lumoomni.data.world.split import rng
 from lumoomni.errors import InputError
 from lumoomni.media.audio import Audio
-from lumoomni.runtime import Progress, atomic_write_bytes, atomic_write_text
+from lumoomni.runtime import Progress, atomic_write_bytes, atomic_write_text, worker_count
 from lumoomni.uti.interface import UTI, Segment
 from lumoomni.uti.space import unflatten
 from lumoomni.uti.space_file import load_space
@@ -155,7 +155,7 @@ def fresh_shards(
             space=str(space.absolute()),
             stop=stop,
             tick=lambda done: None,
-            workers=workers or min(cores(), 1 + config.items // WORTH),
+            workers=workers or min(worker_count(), 1 + config.items // WORTH),
         )
         facts = _write(folder, slices, crew, progress)
         index = {
