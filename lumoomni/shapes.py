@@ -24,7 +24,12 @@ def round_up(size: int, step: int) -> int:
     return -(-size // step) * step
 
 
+def fill_up(x: Tensor, dim: int, step: int) -> Tensor:
+    """x with zeros behind it along axis `dim` >= 0, up to a multiple of `step`."""
+    missing = round_up(x.shape[dim], step) - x.shape[dim]
+    return F.pad(x, (0, 0) * (x.dim() - 1 - dim) + (0, missing)) if missing else x
+
+
 def whole_rows(x: Tensor) -> Tensor:
     """x [N, ...] with zero rows behind it up to a multiple of `ROWS`."""
-    missing = round_up(len(x), ROWS) - len(x)
-    return F.pad(x, (0, 0) * (x.dim() - 1) + (0, missing)) if missing else x
+    return fill_up(x, 0, ROWS)

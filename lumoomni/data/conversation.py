@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lumoomni.codecs.text import TextCodec
@@ -20,7 +19,7 @@ from lumoomni.data.sample import PictureItem, Sensed, TextItem
 from lumoomni.ids import IGNORE
 from lumoomni.media.image import normalise
 from lumoomni.media.mel import MelConfig, log_mel
-from lumoomni.shapes import MEL_FRAMES, POSITIONS, round_up
+from lumoomni.shapes import MEL_FRAMES, POSITIONS, fill_up, round_up
 from lumoomni.uti.sequence import Role, Sequence, SequenceBuilder
 
 
@@ -232,5 +231,4 @@ def pad_mels(mels: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Log-mels [M_i, n_mels] -> ([A, M, n_mels] zero-padded, M a multiple; lengths [A])."""
     lengths = torch.tensor([len(mel) for mel in mels])
     padded = torch.nn.utils.rnn.pad_sequence(mels, batch_first=True)
-    missing = round_up(padded.shape[1], MEL_FRAMES) - padded.shape[1]
-    return F.pad(padded, (0, 0, 0, missing)), lengths
+    return fill_up(padded, 1, MEL_FRAMES), lengths

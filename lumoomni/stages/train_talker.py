@@ -11,7 +11,6 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumoomni.audits.speech import derange, word_errors
@@ -31,7 +30,7 @@ from lumoomni.model.audio import AudioTower
 from lumoomni.model.talker import Script, Talker, TalkerConfig
 from lumoomni.model.thinker import Thinker
 from lumoomni.pipeline import StageContext
-from lumoomni.shapes import POSITIONS, round_up
+from lumoomni.shapes import POSITIONS, fill_up
 from lumoomni.stages.train_codecs import item_mel
 from lumoomni.train.freeze import freeze
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
@@ -167,9 +166,8 @@ def talker_batch(lines: Sequence[Line]) -> TalkerBatch:
     """Right-pad lines into one batch; tokens and frames are multiples of `POSITIONS`."""
 
     def pad(rows: Sequence[Tensor]) -> Tensor:
-        out = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-        missing = round_up(out.shape[1], POSITIONS) - out.shape[1]
-        return F.pad(out, (0, 0) * (out.dim() - 2) + (0, missing))
+        padded = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+        return fill_up(padded, 1, POSITIONS)
 
     return TalkerBatch(
         script=Script(
