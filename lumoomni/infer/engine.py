@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lumoomni.infer.rounded_head import pays, rounded_head
 from lumoomni.infer.sampling import SamplingConfig, sample
 from lumoomni.infer.static_step import StaticStep, columns_for
 from lumoomni.infer.step import CachedStep, fits, plan_of
@@ -158,6 +159,8 @@ def _steps(
     hidden = thinker(x, attention=spec, cache=cache).hidden[:, -1]
     advance = stepper(thinker, cache, compiled)
     chooser = Chooser(thinker, config, head)
+    if compiled and chooser.is_greedy and pays(thinker.head_weight(), batch):
+        chooser.best = rounded_head(thinker)
     finished = torch.zeros(batch, dtype=torch.bool, device=x.device)
     stops = torch.tensor(config.stop_ids, device=x.device, dtype=torch.long)
     ids: Tensor | None = None
@@ -208,10 +211,14 @@ class Chooser:
         self.head, self.sampling = head, config.sampling
         device = self.weight.device
         self.generator = torch.Generator(device=device).manual_seed(config.seed)
+        self.is_greedy = head is None and config.sampling.temperature == 0
+        self.best: Callable[[Tensor], Tensor] | None = None
         self._legal: Tensor | None = None
         self._slice = self.weight
 
     def __call__(self, hidden: Tensor, legal: Tensor | None) -> Tensor:
+        if legal is None and self.best is not None:
+            return self.best(hidden)
         if legal is None:
             return sample(self._logits(hidden), self.sampling, self.generator)
         if legal.dtype == torch.bool:

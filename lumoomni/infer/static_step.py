@@ -6,6 +6,7 @@ Costs: tens of seconds of compilation per new (model shape, batch, cache size); 
 the whole cache, so caches are rounded up to `ROUND` columns and no further.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +33,7 @@ class StaticStep:
         config = thinker.config
         if config.moe is not None:
             raise ValueError("a compiled step needs fixed shapes; experts are routed by the data")
-        self.cache, self.rope = cache, thinker.rope
+        self.cache = cache
         device = cache.store.device
         self.column = torch.tensor([cache.length], device=device)
         self.next = cache.lengths() if cache.valid is not None else self.column.clone()
@@ -41,10 +42,11 @@ class StaticStep:
         if cache.valid is not None:
             closed = closed | ~cache.valid
         self.mask = torch.zeros(closed.shape, device=device).masked_fill_(closed, float("-inf"))
-        self.run = _compiled_step(plan_of(thinker), thinker, cache)
+        self.fixed = _fixed(plan_of(thinker), thinker, cache)
+        self.run = _graph_of(device.type)
 
     def __call__(self, x: Tensor) -> Tensor:
-        hidden = self.run(x, self.mask, self.column, self.next, self.rope.cos, self.rope.sin)
+        hidden = self.run(x, self.mask, self.column, self.next, *self.fixed)
         self.cache.extend(1, None)
         if self.cache.valid is not None:
             self.cache.valid[:, self.cache.length - 1] = True
@@ -53,25 +55,28 @@ class StaticStep:
         return hidden
 
 
-def _compiled_step(plan: Plan, thinker: Thinker, cache: KVCache) -> Callable[..., Tensor]:
-    """Bind the plan's tensors to the compiled graph (shared by all plans of the same shapes)."""
+def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:
+    """One graph. On a CPU its calls are C++ too: of tens of small products they are a fifth."""
+    options: dict[str, Any] | None = {"cpp_wrapper": True} if device == "cpu" else None
+    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
+
+
+def _fixed(plan: Plan, thinker: Thinker, cache: KVCache) -> tuple[Any, ...]:
+    """What stays from step to step: rotary tables, weights, the cache's stores, and shapes."""
     config = thinker.config
     weights = [
         (w.attention_norm, w.qkv, w.qkv_bias, w.head_norm, w.out, w.ffn_norm, w.gate_up, w.down)
         for w in plan.layers
     ]
-    final = plan.final_norm
     windows = tuple(layer.window for layer in plan.layers)
     shape = (config.heads, config.kv_heads, config.head_width, config.norm_eps)
-    stores = list(cache.store.unbind(0))
+    tables = (thinker.rope.cos, thinker.rope.sin)
+    return tables, weights, windows, list(cache.store.unbind(0)), shape, plan.final_norm
 
-    def run(
-        x: Tensor, mask: Tensor, column: Tensor, position: Tensor, cos: Tensor, sin: Tensor
-    ) -> Tensor:
-        tables = (cos, sin)
-        return _graph(x, mask, column, position, tables, weights, windows, stores, shape, final)
 
-    return run
+@functools.cache
+def _graph_of(device: str) -> Callable[..., Tensor]:
+    return compiled(_step, device)
 
 
 def _step(
@@ -86,6 +91,7 @@ def _step(
     shape: tuple[int, int, int, float],
     final_norm: Tensor,
 ) -> Tensor:
+    """One position of all blocks: x [B, D] -> hidden [B, D]; writes the stores and the mask."""
     heads, kv, width, eps = shape
     batch = x.shape[0]
     mask.index_fill_(1, column, 0.0)
@@ -117,6 +123,3 @@ def _norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     wide = x.float()
     length = (wide.square().sum(-1, keepdim=True) + eps * x.shape[-1]).sqrt()
     return (wide / length * weight).to(x.dtype)
-
-
-_graph = torch.compile(_step, fullgraph=True, dynamic=False)

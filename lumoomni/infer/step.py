@@ -23,6 +23,8 @@ from lumoomni.model.thinker import Thinker
 
 # Matrices are copied input-major for the step while they fit in this many bytes.
 COPY_BYTES = 1 << 30
+# About as many numbers of every parameter are looked at, to see whether it has changed.
+SAMPLED = 256
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,14 @@ def plan_of(thinker: Thinker) -> Plan:
 
 
 def _stamp(thinker: Thinker) -> Tensor:
-    """Address and a sample of every parameter, exact in float64: equal only while nothing moved.
+    """Address and a sample of every parameter: equal only while nothing moved.
 
     Version counters would be cheaper, but writes through `.data` do not move them.
     """
-    rows = []
-    for parameter in thinker.parameters():
-        flat = parameter.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 256)].double()
-        rows.append(torch.stack([sample.sum(), sample.square().sum()]))
-    places = [[float(p.data_ptr()), float(p.numel())] for p in thinker.parameters()]
-    values = torch.stack(rows)
-    return torch.cat([values, torch.tensor(places, dtype=torch.float64, device=values.device)])
+    flat = [p.detach().reshape(-1) for p in thinker.parameters()]
+    samples = torch.cat([x[:: max(1, x.numel() // SAMPLED)] for x in flat]).double()
+    places = [float(x) for p in thinker.parameters() for x in (p.data_ptr(), p.numel())]
+    return torch.cat([samples, samples.new_tensor(places)])
 
 
 def fits(thinker: Thinker) -> bool:
