@@ -261,16 +261,16 @@ def _sweep_connector() -> SweepConnectorConfig:
 def _instruct() -> InstructConfig:
     return InstructConfig(
         mixture=InstructMixture(
-            caption=0.07,
-            look=0.32,
+            caption=0.05,
+            look=0.29,
             write_down=0.11,
             spoken=0.14,
             spoken_look=0.14,
             text_share=0.12,
-            compare=0.14,
+            compare=0.24,
             place=0.65,
         ),
-        loop=LoopConfig(steps=1300, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=1400, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
-        perceiver_rate=0.1,
+        perceiver_rate=0.0,
     )

@@ -72,7 +72,9 @@ class InstructConfig:
     perceiver_rate: float = 0.2
     """Learning rates of the Thinker, the audio connector and an aligned image connector, as shares
     of a fresh image connector's.
-    Speech starts out readable, and a full rate washes that away in a hundred updates (LOG.md)."""
+    Speech starts out readable, and a full rate washes that away in a hundred updates; an aligned
+    image connector loses what it says of unseen pairs even at a tenth, so `nano` leaves it alone,
+    with 0 (LOG.md)."""
     hold_weight: float = 1.0
     """Weight of keeping the Thinker's states on text alone what they were, beside the answers."""
     warm_start_items: int = 800
