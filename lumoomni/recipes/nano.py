@@ -151,7 +151,7 @@ def _train_codecs() -> TrainCodecsConfig:
 def _train_sound_codec() -> TrainCodecsConfig:
     codec = _train_codecs()
     speech = replace(codec.speech, codebooks=BOOKS, codebook_size=256)
-    loop = replace(codec.loop, steps=2200)
+    loop = replace(codec.loop, steps=3000)
     return replace(codec, part="sound_codec", sounds=0.6, speech=speech, loop=loop)
 
 
