@@ -6,7 +6,7 @@ and padded, with labels on half of the ids. There the peer comes twice: padded t
 as its collator does unless told otherwise, and to a multiple of eight, as ours are.
 Does not know: whether the loss means anything; only time is measured (losses are printed to show
 that both learn the same thing).
-Costs: about a minute with --quick, three without; --talks four.
+Costs: about a minute with --quick, three without; --talks more than five on one thread.
 
     python -m benchmarks.thinker_train [--out train.json] [--quick] [--threads 2] [--compiled]
         [--talks]
