@@ -158,9 +158,9 @@ def _steps(
     spec = None if keys is None or bool(keys.all()) else AttentionSpec(keys=keys)
     hidden = thinker(x, attention=spec, cache=cache).hidden[:, -1]
     advance = stepper(thinker, cache, compiled)
-    chooser = Chooser(thinker, config, head)
-    if compiled and chooser.is_greedy and pays(thinker.head_weight(), batch):
-        chooser.best = rounded_head(thinker)
+    is_greedy = compiled and head is None and config.sampling.temperature == 0
+    best = rounded_head(thinker) if is_greedy and pays(thinker.head_weight(), batch) else None
+    chooser = Chooser(thinker, config, head, best)
     finished = torch.zeros(batch, dtype=torch.bool, device=x.device)
     stops = torch.tensor(config.stop_ids, device=x.device, dtype=torch.long)
     ids: Tensor | None = None
@@ -202,17 +202,22 @@ def _mixed(
 
 
 class Chooser:
-    """Next ids [B] from hidden [B, D], among the legal ones (1-D ids, bool [B, V], or None)."""
+    """Next ids [B] from hidden [B, D], among the legal ones (1-D ids, bool [B, V], or None).
+
+    `best` says sooner than the head what is likeliest of all.
+    """
 
     def __init__(
-        self, thinker: Thinker, config: GenerateConfig, head: Callable[[Tensor], Tensor] | None
+        self,
+        thinker: Thinker,
+        config: GenerateConfig,
+        head: Callable[[Tensor], Tensor] | None,
+        best: Callable[[Tensor], Tensor] | None,
     ) -> None:
         self.weight = plan_of(thinker).head if fits(thinker) else thinker.head_weight().t()
-        self.head, self.sampling = head, config.sampling
+        self.head, self.sampling, self.best = head, config.sampling, best
         device = self.weight.device
         self.generator = torch.Generator(device=device).manual_seed(config.seed)
-        self.is_greedy = head is None and config.sampling.temperature == 0
-        self.best: Callable[[Tensor], Tensor] | None = None
         self._legal: Tensor | None = None
         self._slice = self.weight
 

@@ -7,8 +7,6 @@ whole head is read after all, so the ids are those of the whole head.
 Does not know: sampling or legal ids. Costs: a quarter of the head's memory, and a C++ compiler.
 """
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -40,7 +38,8 @@ class RoundedHead:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """hidden [1, D] -> the id of the largest logit [1]."""
-        chosen, is_sure = _graph()(hidden, self.full, self.rows, self.scale, self.slack)
+        graph = compiled(choose, "cpu")  # so that numbers are widened as they are read
+        chosen, is_sure = graph(hidden, self.full, self.rows, self.scale, self.slack)
         return chosen if bool(is_sure) else torch.mm(hidden, self.full.t()).argmax(-1)
 
 
@@ -87,9 +86,3 @@ def choose(
     chosen = torch.where(exact == top, candidates, len(full)).amin(-1)
     length = hidden.square().sum(-1).sqrt()
     return chosen, (top[:, 0] > best.values[:, CANDIDATES] + length * slack).all()
-
-
-@functools.cache
-def _graph() -> Callable[..., tuple[Tensor, Tensor]]:
-    # Asked for a product, torch would take its library's, which is three times as slow for one row.
-    return compiled(choose, "cpu")

@@ -43,7 +43,7 @@ class StaticStep:
             closed = closed | ~cache.valid
         self.mask = torch.zeros(closed.shape, device=device).masked_fill_(closed, float("-inf"))
         self.fixed = _fixed(plan_of(thinker), thinker, cache)
-        self.run = _graph_of(device.type)
+        self.run = compiled(_step, device.type)
 
     def __call__(self, x: Tensor) -> Tensor:
         hidden = self.run(x, self.mask, self.column, self.next, *self.fixed)
@@ -55,8 +55,9 @@ class StaticStep:
         return hidden
 
 
+@functools.cache
 def compiled(function: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """One graph. On a CPU its calls are C++ too: of tens of small products they are a fifth."""
+    """One graph, the same at every call. On a CPU what calls its products is C++ too (LOG.md)."""
     options: dict[str, Any] | None = {"cpp_wrapper": True} if device == "cpu" else None
     return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
@@ -72,11 +73,6 @@ def _fixed(plan: Plan, thinker: Thinker, cache: KVCache) -> tuple[Any, ...]:
     shape = (config.heads, config.kv_heads, config.head_width, config.norm_eps)
     tables = (thinker.rope.cos, thinker.rope.sin)
     return tables, weights, windows, list(cache.store.unbind(0)), shape, plan.final_norm
-
-
-@functools.cache
-def _graph_of(device: str) -> Callable[..., Tensor]:
-    return compiled(_step, device)
 
 
 def _step(

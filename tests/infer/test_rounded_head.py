@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 import lumoomni.infer.rounded_head as module
 from lumoomni.infer.engine import GenerateConfig, generate
 from lumoomni.infer.rounded_head import CANDIDATES, choose, pays, round_head
-from lumoomni.model.thinker import Thinker, ThinkerConfig
 from tests.compiler import needs_compiler
+from tests.infer.test_engine import ids_of, make
 
 
 def parts(full: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -52,7 +52,7 @@ def near_equals(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 def test_rows_that_rounding_mixes_up_are_told_apart_by_the_whole_head(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_graph", lambda: choose)
+    monkeypatch.setattr(module, "compiled", lambda function, device: function)
     missed = 0
     for seed in range(20):
         full, hidden = near_equals(seed)
@@ -121,22 +121,8 @@ def test_generation_is_that_of_the_whole_head(sums: float, monkeypatch: pytest.M
     """With a bound that excludes nothing it reads the whole head instead."""
     monkeypatch.setattr(module, "SUMS", sums)
     monkeypatch.setattr(module, "ROUNDED_FROM", 0)
-    torch.manual_seed(0)
-    thinker = Thinker(
-        ThinkerConfig(
-            vocab_size=97,
-            width=32,
-            layers=1,
-            heads=2,
-            kv_heads=1,
-            head_width=16,
-            ffn_width=32,
-            tied=False,
-            max_positions=64,
-        )
-    ).eval()
-    thinker.init_weights(std=0.3)
-    prompt, config = torch.randint(0, 97, (1, 5)), GenerateConfig(max_new_tokens=20)
+    thinker = make(tied=False)
+    prompt, config = ids_of(1, 5), GenerateConfig(max_new_tokens=20)
     found = []
     for compiled in (False, True):
         run = generate(thinker, prompt, config, compiled=compiled)
