@@ -8,7 +8,6 @@ its config. Dates, machines and paths are recorded beside it and never enter the
 """
 
 import datetime
-import errno
 import hashlib
 import json
 import os
@@ -20,12 +19,14 @@ from typing import Any
 from lumoomni.config import canonical_json, config_hash, meaning
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Report, Verdict, checks_from_dict, checks_to_dict, judge
-from lumoomni.runtime import atomic_write_json, disk_full, environment
+from lumoomni.runtime import atomic_write_json, disk_full, environment, is_full
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
 RECORDS = ("log.jsonl",)
+SEAL = "sha256"
+"""The manifest's own hash: its numbers are the evidence, so they are guarded as the files are."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ def open_artifact(path: Path) -> Artifact:
             )
         identity(manifest)
         Report.from_dict(manifest["report"])
+        checks_from_dict(manifest["checks"])
+        _ = bool(manifest["verdict"]["passed"]), float(manifest["seconds"]), manifest["config"]
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -120,7 +123,7 @@ def open_artifact(path: Path) -> Artifact:
 
 def verify(artifact: Artifact) -> tuple[Problem, ...]:
     """Hash every file again and judge the stored report again; an empty tuple means all is well."""
-    problems = list(check_files(artifact))
+    problems = [*check_files(artifact), *check_seal(artifact)]
     checks = checks_from_dict(artifact.manifest["checks"])
     verdict = judge(artifact.report, checks)
     if verdict.passed != artifact.passed:
@@ -135,6 +138,33 @@ def verify(artifact: Artifact) -> tuple[Problem, ...]:
     if config_hash(artifact.config) != artifact.manifest["config_hash"]:
         problems.append(Problem(artifact.path / MANIFEST, "the config does not match its hash"))
     return tuple(problems)
+
+
+def seal(manifest: dict[str, Any]) -> str:
+    """SHA-256 of everything else that a manifest says."""
+    rest = {key: value for key, value in manifest.items() if key != SEAL}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def check_seal(artifact: Artifact) -> tuple[Problem, ...]:
+    """Whether the manifest is what was written."""
+    said, found = str(artifact.manifest.get(SEAL, "none")), seal(artifact.manifest)
+    if said == found:
+        return ()
+    what = f"was changed: its SHA-256 is {found[:12]}..., it says {said[:12]}..."
+    return (Problem(artifact.path / MANIFEST, what),)
+
+
+def judge_again(artifact: Artifact, checks: tuple[Check, ...]) -> Artifact | None:
+    """The artifact under another gate, by what was measured; None if something was not measured."""
+    wanted = {c.metric for c in checks} | {c.times for c in checks if c.times}
+    if not wanted <= artifact.report.metrics.keys():
+        return None
+    verdict = judge(artifact.report, checks).to_dict()
+    manifest = {**artifact.manifest, "checks": checks_to_dict(checks), "verdict": verdict}
+    manifest[SEAL] = seal(manifest)
+    atomic_write_json(artifact.path / MANIFEST, manifest)
+    return Artifact(artifact.path, manifest)
 
 
 def check_files(artifact: Artifact) -> tuple[Problem, ...]:
@@ -173,8 +203,10 @@ class ArtifactWriter:
     def __enter__(self) -> "ArtifactWriter":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+        if error is not None and is_full(error) and not isinstance(error, InputError):
+            raise disk_full(self.final.parent, 0) from error
 
     def commit(
         self,
@@ -209,11 +241,12 @@ class ArtifactWriter:
             "checks": checks_to_dict(checks),
             "verdict": verdict.to_dict(),
         }
+        manifest[SEAL] = seal(manifest)
         try:
             atomic_write_json(self.folder / MANIFEST, manifest)
             _sync(self.folder)
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if is_full(error):
                 raise disk_full(self.final.parent, 0) from error
             raise
         _replace(self.folder, self.final)

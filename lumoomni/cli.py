@@ -145,7 +145,7 @@ def params(
         else:
             _table(
                 f"parameters of {recipe}",
-                ("part", "parameters", "seed", "difference", "note"),
+                ("part", "parameters", "original", "difference", "note"),
                 [
                     (
                         r.part,

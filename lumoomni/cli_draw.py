@@ -4,6 +4,7 @@ Knows: options and files. Does not know: how pictures and sounds are made.
 Costs: torch is imported when a verb runs.
 """
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ import typer
 
 from lumoomni.errors import InputError
 from lumoomni.exits import print_json, verb
+from lumoomni.runtime import refuse_output
 
 if TYPE_CHECKING:
     from lumoomni.infer.draw import Made
@@ -59,15 +61,19 @@ def draw(
         from lumoomni.media.image import save_png
 
         _refuse_ending(out, ".png")
-        how = (seed, temperature, cfg, top_k, tries)
-        made, seconds = _make("image", model, text, n, how, unproven)
+        refuse_output(out)
+        how = {"seed": seed, "temperature": temperature, "guidance": cfg, "top_k": top_k}
+        made, seconds = _make("image", model, text, n, {**how, "tries": tries}, unproven)
         save_png(out, np.concatenate([np.asarray(one.made) for one in made], axis=1))
         _say(made, [out], seconds, as_json)
 
 
 def sound(
     model: Model,
-    text: Annotated[str, typer.Argument(help="What is to be heard, or said.")],
+    text: Annotated[
+        str,
+        typer.Argument(help="Sounds in order: beep, chirp, siren, drum, noise, bell, buzz, click."),
+    ],
     out: Annotated[Path, typer.Argument(help="The WAV file to write; of several, its beginning.")],
     n: Count = 1,
     seed: Seed = 0,
@@ -75,15 +81,21 @@ def sound(
     cfg: Guidance = 1.0,
     top_k: TopK = 0,
     tries: Tries = 8,
+    most: Annotated[int, typer.Option(min=1, help="Most ids of a sound; then it is cut.")] = 480,
     unproven: Unproven = False,
     as_json: Json = False,
 ) -> None:
-    """Make a sound that a text describes, or speech that says it; several go to numbered files."""
+    """Make a sound that a text describes, as "a beep, then a drum". For speech use `lumo speak`.
+
+    Several go to numbered files.
+    """
     with verb():
         from lumoomni.media.audio import Audio, save_wav
 
         _refuse_ending(out, ".wav")
-        how = (seed, temperature, cfg, top_k, tries)
+        refuse_output(out)
+        how = {"seed": seed, "temperature": temperature, "guidance": cfg, "top_k": top_k}
+        how |= {"tries": tries, "most": most}
         made, seconds = _make("audio", model, text, n, how, unproven)
         files = [out] if n == 1 else [out.with_stem(f"{out.stem}_{i}") for i in range(n)]
         for one, path in zip(made, files, strict=True):
@@ -104,27 +116,32 @@ def _make(
     model: Path,
     text: str,
     n: int,
-    chosen: tuple[int, float, float, int, int],
+    chosen: dict[str, Any],
     unproven: bool,
 ) -> "tuple[list[Made], float]":
     """What was made, and the seconds that it took once the model was open."""
-    import sys
-
     from lumoomni.infer.draw import Artist, DrawConfig
 
     artist = Artist.open(model, unproven=unproven)
     for line in artist.unproven:
         print(f"warning: {line}", file=sys.stderr)
-    seed, temperature, cfg, top_k, tries = chosen
-    how = DrawConfig(seed=seed, temperature=temperature, guidance=cfg, top_k=top_k, tries=tries)
+    how = DrawConfig(**chosen)
     began = time.perf_counter()
     return artist.make(kind, [text] * n, how), time.perf_counter() - began
 
 
 def _say(made: "list[Made]", files: list[Path], seconds: float, as_json: bool) -> None:
+    cut = sum(one.cut for one in made)
+    if cut:
+        most = max(len(one.ids) for one in made)
+        print(
+            f"note: {cut} of {len(made)} did not come to an end within {most} ids and were cut",
+            file=sys.stderr,
+        )
     facts: dict[str, Any] = {
         "files": [str(path) for path in files],
         "made": len(made),
+        "cut": cut,
         "ids": [len(one.ids) for one in made],
         "seconds": round(seconds, 3),
     }

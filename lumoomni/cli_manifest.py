@@ -20,7 +20,7 @@ LAYOUT = (
 def register(data: typer.Typer) -> None:
     """Add the verb."""
     data.command(
-        epilog="lumo data manifest clotho /data/clotho clotho.jsonl --audio-root /data/clotho/wav"
+        epilog="lumo data manifest clotho /data/clotho clotho.jsonl --audio-root /data/clotho"
     )(manifest)
 
 

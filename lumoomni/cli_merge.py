@@ -26,7 +26,8 @@ def merge(
 ) -> None:
     """Fold LoRA adapters into their Thinker and write it as a Hugging Face Qwen3 folder.
 
-    The folder is a text model: the tower and the connector stay in the build.
+    The folder is a text model: towers, connectors and new rows stay in the build. `lumo export`
+    takes rows along.
     """
     with verb():
         from lumoomni.infer.merge import merge_model

@@ -13,6 +13,7 @@ import typer
 
 from lumoomni.errors import InputError
 from lumoomni.exits import print_json, verb
+from lumoomni.runtime import refuse_output
 
 if TYPE_CHECKING:
     from lumoomni.infer.chat import Choice, Lumo, Reply
@@ -23,6 +24,7 @@ Unproven = Annotated[
     bool, typer.Option("--unproven", help="Use stages that failed their gate; says so each time.")
 ]
 
+PLACES = {"draw": "image-out", "sound": "sound-out"}
 HELP = "commands: /image PATH, /audio PATH, /save PATH, /new, /quit; anything else is said"
 
 
@@ -48,6 +50,11 @@ def chat(
     ] = None,
     draw: Annotated[str | None, typer.Option(help="Draw this besides; see --image-out.")] = None,
     image_out: Annotated[Path | None, typer.Option(help="Where the drawn PNG goes.")] = None,
+    sound: Annotated[str | None, typer.Option(help="Make this sound too; see --sound-out.")] = None,
+    sound_out: Annotated[Path | None, typer.Option(help="Where the made WAV goes.")] = None,
+    as_tokens: Annotated[
+        bool, typer.Option("--as-tokens", help="Describe a picture or any sound by its tokens.")
+    ] = False,
     system: Annotated[str | None, typer.Option(help="A system text, never dropped.")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
     top_k: Annotated[int, typer.Option(help="Choose among the k likeliest; 0 is all.")] = 0,
@@ -57,7 +64,7 @@ def chat(
     unproven: Unproven = False,
     as_json: Json = False,
 ) -> None:
-    """Talk with a model: text, pictures, sound and video in; text, speech and a picture out.
+    """Talk with a model: text, pictures, sound and video in; text, speech, pictures and sound out.
 
     Without any input it is a conversation in the terminal. A sound alone is written down and
     answered. Text appears as it is generated.
@@ -65,7 +72,8 @@ def chat(
     with verb():
         from lumoomni.infer.chat import Choice
 
-        lumo = _load(model, unproven)
+        _refuse_halves(draw=(draw, image_out), sound=(sound, sound_out))
+        refuse_output(audio_out, image_out, sound_out)
         choice = Choice(
             temperature=temperature,
             top_k=top_k,
@@ -73,37 +81,62 @@ def chat(
             max_new_tokens=max_new_tokens,
             seed=seed,
         )
-        given = (text, image, audio_in, video)
-        if (draw is None) != (image_out is None):
-            raise InputError(
-                "--draw says what to draw and --image-out where it goes; give both, or neither"
-            )
-        if all(one is None for one in (*given, draw)):
+        lumo = _load(model, unproven)
+        given = {"image": image or None, "audio": audio_in, "video": video}
+        given |= {"draw": draw, "sound": sound}
+        if text is None and not any(given.values()):
+            if audio_out is not None or as_tokens:
+                raise InputError("--audio-out and --as-tokens need something to answer; give input")
             _converse(lumo, system, choice, as_json=as_json)
             return
-        inputs = _inputs(image, audio_in, video, system, choice, speak=audio_out is not None)
-        inputs["draw"] = draw
-        reply = _answer(lumo, text, inputs, quiet=as_json)
-        if audio_out is not None:
-            _save(reply, audio_out)
-        if image_out is not None:
-            from lumoomni.media.image import save_png
+        inputs = {**given, "system": system, "speak": audio_out is not None, "choice": choice}
+        reply = _answer(lumo, text, {**inputs, "as_tokens": as_tokens}, quiet=as_json)
+        _write_out(reply, audio_out, image_out, sound_out, as_json)
 
-            save_png(image_out, reply.images[0])
-        if as_json:
-            print_json({**_facts(reply, audio_out), "image": str(image_out) if draw else None})
+
+def _refuse_halves(**pairs: tuple[str | None, Path | None]) -> None:
+    for name, (what, where) in pairs.items():
+        if (what is None) != (where is None):
+            raise InputError(
+                f"--{name} says what to make and --{PLACES[name]} where it goes; give both, or "
+                "neither"
+            )
+
+
+def _write_out(
+    reply: "Reply", speech: Path | None, image: Path | None, sound: Path | None, as_json: bool
+) -> None:
+    from lumoomni.media.audio import save_wav
+    from lumoomni.media.image import save_png
+
+    if speech is not None:
+        if reply.speech is None:
+            raise InputError("there is no speech to save: the reply was empty")
+        save_wav(speech, reply.speech)
+        print(f"speech saved to {speech}", file=sys.stderr)
+    if image is not None:
+        save_png(image, reply.images[0])
+    if sound is not None:
+        save_wav(sound, reply.sounds[0])
+    if as_json:
+        places = {"audio": speech, "image": image, "sound": sound}
+        facts = {"text": reply.text, "transcript": reply.transcript, "notes": list(reply.notes)}
+        print_json({**facts, **{k: str(v) if v else None for k, v in places.items()}})
 
 
 def transcribe(
     model: Model,
     files: Annotated[list[Path], typer.Argument(help="Sound files.")],
+    longest: Annotated[
+        float, typer.Option(help="Seconds heard at once; what is longer is cut where it is quiet.")
+    ] = 4.0,
     unproven: Unproven = False,
     as_json: Json = False,
 ) -> None:
     """Write down what is said in sound files."""
     with verb():
         lumo = _load(model, unproven)
-        found = {str(path): lumo.transcribe(path) for path in files}
+        found = {str(path): lumo.transcribe(path, longest) for path in files}
         if as_json:
             print_json({"transcripts": found})
         else:
@@ -124,10 +157,11 @@ def speak(
 
         from lumoomni.media.audio import Audio, save_wav
 
+        refuse_output(out)
         lumo = _load(model, unproven)
         began = time.perf_counter()
-        chunks, first = [], 0.0
-        for chunk in lumo.stream_speech(text):
+        chunks, first, notes = [], 0.0, []
+        for chunk in lumo.stream_speech(text, notes=notes):
             first = first or time.perf_counter() - began
             chunks.append(chunk)
         total = time.perf_counter() - began
@@ -139,7 +173,10 @@ def speak(
             "real_time_factor": round(total / max(audio.seconds, 1e-9), 4),
             "first_audio_after": round(first, 4),
             "first_audio_share": round(first / total, 4),
+            "notes": notes,
         }
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
         if as_json:
             print_json(facts)
         else:
@@ -156,34 +193,6 @@ def _load(model: Path, unproven: bool) -> "Lumo":
     for sentence in lumo.parts.unproven:
         print(f"warning: {sentence}", file=sys.stderr)
     return lumo
-
-
-def _inputs(
-    image: Any,
-    audio: Path | None,
-    video: Path | None,
-    system: str | None,
-    choice: "Choice",
-    *,
-    speak: bool,
-) -> dict[str, Any]:
-    return {
-        "image": image or None,
-        "audio": audio,
-        "video": video,
-        "system": system,
-        "speak": speak,
-        "choice": choice,
-    }
-
-
-def _facts(reply: "Reply", audio_out: Path | None) -> dict[str, Any]:
-    return {
-        "text": reply.text,
-        "transcript": reply.transcript,
-        "audio": str(audio_out) if audio_out else None,
-        "notes": list(reply.notes),
-    }
 
 
 def _answer(lumo: "Lumo", text: str | None, inputs: dict[str, Any], *, quiet: bool) -> "Reply":
@@ -204,15 +213,6 @@ def _answer(lumo: "Lumo", text: str | None, inputs: dict[str, Any], *, quiet: bo
             print(event.text.lstrip() if not shown else event.text, end="", flush=True)
             shown = True
     raise RuntimeError("a stream ended without its reply")
-
-
-def _save(reply: "Reply", path: Path) -> None:
-    from lumoomni.media.audio import save_wav
-
-    if reply.audio is None:
-        raise InputError("there is no speech to save: the reply was empty")
-    save_wav(path, reply.audio)
-    print(f"speech saved to {path}", file=sys.stderr)
 
 
 def _converse(lumo: "Lumo", system: str | None, choice: "Choice", *, as_json: bool) -> None:
@@ -255,6 +255,10 @@ def _converse(lumo: "Lumo", system: str | None, choice: "Choice", *, as_json: bo
                 history, images, sound = last.history, [], None
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
+            if not line.startswith("/") and (images or sound):
+                # One of them may be what cannot be used; kept, it would fail every line to come.
+                images, sound = [], None
+                print("the picture and sound that were waiting are dropped", file=sys.stderr)
 
 
 def _existing(text: str) -> Path:

@@ -187,3 +187,16 @@ def _value(kind: Any, data: Any, where: str) -> Any:
     if type(data) is not kind:
         raise InputError(f"{where} must be {kind.__name__}, got {data!r}")
     return data
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises InputError when it is missing or something else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"there is no {path}; get a whole copy of its folder") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid JSON: {error}; get a whole copy") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} must hold an object, not a {type(data).__name__}")
+    return data

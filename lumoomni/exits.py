@@ -1,5 +1,7 @@
 """How a command ends: 0 done, 1 a gate failed, 2 bad input, 130 stopped by the user.
 
+A file that the system refuses to open or write is bad input too, told in its own words.
+
 Knows: the mapping from exceptions to one sentence on stderr and an exit code. Costs: nothing.
 """
 
@@ -24,6 +26,11 @@ def verb() -> Iterator[None]:
         _leave(f"error: {error}", 2)
     except GateFailure as error:
         _leave(f"gate failed: {error}", 1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        where = f"{error.filename}: {error.strerror}"
+        _leave(f"error: {where}; check the path, and who may read and write there", 2)
     except (Interrupted, KeyboardInterrupt):
         _leave("stopped; run the same command to continue", 130)
 

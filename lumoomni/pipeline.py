@@ -20,11 +20,24 @@ from pathlib import Path
 from typing import Any
 
 from lumoomni import config as configs
-from lumoomni.artifacts import Artifact, ArtifactWriter, check_files, open_artifact
+from lumoomni.artifacts import (
+    Artifact,
+    ArtifactWriter,
+    check_files,
+    check_seal,
+    judge_again,
+    open_artifact,
+)
 from lumoomni.config import canonical_json, config_hash, nearest, to_dict
 from lumoomni.errors import GateFailure, InputError
 from lumoomni.gates import Check, Report, checks_from_dict, checks_to_dict, judge
-from lumoomni.runtime import Progress, atomic_write_json, atomic_write_text, resolve_device
+from lumoomni.runtime import (
+    Progress,
+    atomic_write_json,
+    atomic_write_text,
+    refuse_missing,
+    resolve_device,
+)
 
 RECIPE_FILE = "recipe.json"
 LOG_FILE = "log.jsonl"
@@ -57,13 +70,17 @@ class StageContext:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of a recipe: `run` trains or builds and measures, `checks` is its gate."""
+    """One step of a recipe: `run` trains or builds and measures, `checks` is its gate.
+
+    `extras` are those of the package that it needs; they are asked for before anything is built.
+    """
 
     name: str
     config: Any
     parents: tuple[str, ...]
     run: Callable[[StageContext], Report]
     checks: Callable[[Any], tuple[Check, ...]]
+    extras: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,13 +168,14 @@ def build(
     """Run the recipe into `out`; what stands and is unchanged is kept.
 
     Raises GateFailure at the first stage whose numbers fall short, InputError when another build
-    works in `out`, Interrupted when stopped.
+    works in `out` or a stage's extras are not installed, Interrupted when stopped.
     """
     progress, stop = progress or Progress(), stop or threading.Event()
     if device not in ("auto", "cpu"):
         resolve_device(device)  # a device that is not here is said before anything is begun
     forced = {recipe.stage(name).name for name in force}
     last = recipe.names().index(recipe.stage(until).name) if until else len(recipe.stages) - 1
+    refuse_missing({stage.name: stage.extras for stage in recipe.stages[: last + 1]})
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a directory to build into")
@@ -182,7 +200,10 @@ def build(
 def find_current(
     stage: Stage, out: Path, parents: dict[str, Artifact], seed: int
 ) -> Artifact | None:
-    """The stage's artifact if it is intact and was made from just this config and these parents."""
+    """The stage's artifact if it is intact and was made from just this config and these parents.
+
+    Under a gate that changed since, it is judged again by what was measured.
+    """
     if not (out / stage.name).is_dir():
         return None
     artifact = open_artifact(out / stage.name)
@@ -191,13 +212,12 @@ def find_current(
         artifact.manifest["config_hash"] == config_hash(stage.config)
         and artifact.manifest["parents"] == wanted
         and artifact.manifest["seed"] == seed
-        and artifact.manifest["checks"] == _checks_data(stage)
     )
-    return artifact if same and not check_files(artifact) else None
-
-
-def _checks_data(stage: Stage) -> list[dict[str, Any]]:
-    return checks_to_dict(stage.checks(stage.config))
+    if not same or check_files(artifact) or check_seal(artifact):
+        return None
+    checks = stage.checks(stage.config)
+    judged = artifact.manifest["checks"] == checks_to_dict(checks)
+    return artifact if judged else judge_again(artifact, checks)
 
 
 def _run(

@@ -5,6 +5,7 @@ Does not know: models, stages or data. Costs: torch is imported only by the call
 
 import contextlib
 import errno
+import importlib.util
 import json
 import os
 import platform
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     import torch
 
 MOST_WORKERS = 8
+EXTRAS = {"data": ("pyarrow", "fsspec", "grain"), "hf": ("transformers", "peft")}
+"""What a stage may need beyond the package's own requirements: an extra's name and its modules."""
 
 
 class Interrupted(RuntimeError):
@@ -39,6 +42,19 @@ def set_seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def refuse_missing(extras: dict[str, tuple[str, ...]]) -> None:
+    """Raises InputError when the extras that stages need (by stage) are not installed."""
+    for stage, names in extras.items():
+        for name in names:
+            gone = [module for module in EXTRAS[name] if importlib.util.find_spec(module) is None]
+            if gone:
+                raise InputError(
+                    f"{stage} needs {', '.join(gone)}, which this environment lacks; install the "
+                    f"extra with pip install 'lumoomni[{name}]' (in a clone: '.[{name}]'), or stop "
+                    "before it with --until"
+                )
 
 
 def worker_count() -> int:
@@ -99,9 +115,34 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
     except OSError as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        if error.errno == errno.ENOSPC:
+        if is_full(error):
             raise disk_full(path.parent, len(data)) from error
         raise
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a disk was full. safetensors tells only in words what the system's error was."""
+    number = getattr(error, "errno", None)
+    return number == errno.ENOSPC or f"(os error {errno.ENOSPC})" in str(error)
+
+
+def refuse_output(*paths: Path | None) -> None:
+    """Before long work: raises InputError for the first where no file could be written."""
+    for path in paths:
+        if path is not None:
+            _refuse_output(path)
+
+
+def _refuse_output(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; give the name of a file to write")
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file, so {path} cannot be written; give another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"nothing may be written in {folder}; give another place for {path}")
 
 
 def disk_full(folder: Path, needed: int) -> InputError:
@@ -139,8 +180,8 @@ def whole_folder(out: Path, what: str) -> Iterator[Path]:
     try:
         yield draft
         draft.replace(out)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except Exception as error:
+        if is_full(error):
             raise disk_full(out.parent, 0) from error
         raise
     finally:

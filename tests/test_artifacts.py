@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 
 from lumoomni import artifacts, runtime
 from lumoomni.artifacts import MANIFEST, Artifact, ArtifactWriter, open_artifact
@@ -101,3 +102,15 @@ def test_atomic_writes_keep_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         runtime.atomic_write_text(tmp_path / "f", "new")
     assert (tmp_path / "f").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_full_disk_is_known_by_what_safetensors_says(tmp_path: Path) -> None:
+    words = "Error while serializing: I/O error: No space left on device (os error 28)"
+    error = SafetensorError(words)
+    assert runtime.is_full(error) and not runtime.is_full(ValueError("28"))
+    with pytest.raises(InputError, match="is full"), runtime.whole_folder(tmp_path / "a", "it"):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="is full"), ArtifactWriter(tmp_path / "b"):
+        raise error
+    assert list(tmp_path.iterdir()) == []

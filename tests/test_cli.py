@@ -79,7 +79,7 @@ def test_chat_answers_in_json_with_every_input(model: str, files: Path, tmp_path
     result = RUN.invoke(app, ["chat", model, *given, "--audio_out", str(out), *common])
     assert result.exit_code == 0, result.stderr
     reply = json.loads(result.stdout)
-    assert set(reply) == {"text", "transcript", "audio", "notes", "image"}
+    assert set(reply) == {"text", "transcript", "audio", "notes", "image", "sound"}
     assert reply["image"] is None
     plain = RUN.invoke(app, ["chat", model, *given, *common[:-1]])
     assert plain.stdout.splitlines()[0].strip() == reply["text"].splitlines()[0].strip()
@@ -185,3 +185,45 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path: Path) -> No
     assert run_until(reached + 2) == 130
     found = [json.loads(line)["step"] for line in log.read_text().splitlines()]
     assert found == list(range(1, len(found) + 1))  # no step lost, none repeated
+
+
+def test_the_conversation_goes_on_after_a_picture_that_cannot_be_used(
+    model: str, files: Path
+) -> None:
+    lines = [f"/image {files / 'broken.png'}", "what is it?", "hello", "/quit"]
+    result = RUN.invoke(app, ["chat", model, "--max-new-tokens", "5"], input="\n".join(lines))
+    assert result.exit_code == 0 and result.stderr.count("error: ") == 1, result.stderr
+    assert "picture and sound that were waiting are dropped" in result.stderr
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(
+    model: str, files: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    for verb in (
+        ["speak", model, "a red circle"],
+        ["chat", model, "--text", "hello", "--audio-out"],
+    ):
+        shown = RUN.invoke(app, [*verb, str(tmp_path)])
+        assert shown.exit_code == 2 and "is a directory; give the name of" in shown.stderr
+        shown = RUN.invoke(app, [*verb, str(tmp_path / "file" / "a.wav")])
+        assert shown.exit_code == 2 and "is a file, so" in shown.stderr
+
+
+def test_what_the_system_refuses_is_one_sentence(
+    model: str, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    shown = RUN.invoke(app, ["transcribe", model, str(files / "a.wav")])
+    assert shown.exit_code == 2 and "a.wav: Permission denied; check the path" in shown.stderr
+
+
+def test_a_long_sound_is_written_down(model: str, tmp_path: Path) -> None:
+    """Five minutes: more than the tower has positions for."""
+    noise = np.random.default_rng(0).normal(size=16000 * 300) * 0.05
+    soundfile.write(tmp_path / "long.wav", noise, 16000)
+    shown = RUN.invoke(app, ["transcribe", model, str(tmp_path / "long.wav"), "--json"])
+    assert shown.exit_code == 0, shown.output

@@ -74,6 +74,14 @@ def test_guidance_and_temperature_reach_the_model(built: Path, tmp_path: Path) -
     assert drawn.ids.tolist() == wanted.ids[1:-1]
 
 
+def test_a_sound_that_is_cut_says_so(built: Path, tmp_path: Path) -> None:
+    shown = RUN.invoke(
+        app, ["sound", str(built), "a beep", str(tmp_path / "s.wav"), "--most", "4", "--json"]
+    )
+    assert shown.exit_code == 0 and json.loads(shown.stdout)["cut"] == 1
+    assert "1 of 1 did not come to an end within 4 ids and were cut" in shown.stderr
+
+
 def test_sounds_are_files_one_each(built: Path, tmp_path: Path) -> None:
     code, said = called("sound", built, "a beep", tmp_path / "s.wav", "--n", 2)
     assert code == 0 and re.search(r"s_0\.wav, .*s_1\.wav: 2 made in \d", said.replace("\n", ""))

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from lumoomni import runtime
 from lumoomni.artifacts import MANIFEST, identity, open_artifact
 from lumoomni.config import WITHOUT_EFFECT, canonical_json, config_hash
 from lumoomni.errors import GateFailure, InputError
-from lumoomni.gates import Report
+from lumoomni.gates import Check, Report
 from lumoomni.inspection import stage_rows, verify_all
 from lumoomni.pipeline import Recipe, StageContext, _seconds_before, build
 from lumoomni.runtime import Progress, atomic_write_json, atomic_write_text
@@ -215,3 +216,58 @@ def test_a_file_cannot_be_built_into(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="is a file"):
         build(recipe(), tmp_path / "file", progress=QUIET)
+
+
+def test_missing_extras_are_said_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(runtime.EXTRAS, "data", ("json", "no_such_module"))
+    plain = recipe()
+    last = replace(plain.stages[-1], extras=("data",))
+    wanting = replace(plain, stages=(*plain.stages[:-1], last))
+    with pytest.raises(InputError, match=r"three needs no_such_module.*'lumoomni\[data\]'"):
+        build(wanting, tmp_path / "a", progress=QUIET)
+    assert not (tmp_path / "a").exists()
+    assert list(build(wanting, tmp_path / "b", until="two", progress=QUIET)) == ["one", "two"]
+
+
+@pytest.mark.parametrize("key", ["value", "n", "created"])
+def test_a_flipped_number_of_a_report_is_found(tmp_path: Path, key: str) -> None:
+    """The evidence itself: no file changed, and the verdict still follows."""
+    build(recipe(), tmp_path, progress=QUIET)
+    path = tmp_path / "one" / MANIFEST
+    manifest = json.loads(path.read_text())
+    if key == "created":
+        manifest[key] = "2020-01-01T00:00:00+00:00"
+    else:
+        name = next(iter(manifest["report"]["metrics"]))
+        manifest["report"]["metrics"][name][key] = 12345
+    path.write_text(json.dumps(manifest))
+    (problem,) = verify_all(tmp_path)[1]
+    assert str(path) in problem and "was changed: its SHA-256 is" in problem
+    build(recipe(), tmp_path, until="one", progress=QUIET)
+    assert verify_all(tmp_path)[1] == [] and runs(tmp_path)[3:] == ["one"]
+
+
+def test_another_gate_judges_what_was_measured(tmp_path: Path) -> None:
+    """Only what was not measured, or does not hold, costs more than a look."""
+    build(recipe(), tmp_path, progress=QUIET)
+    plain = recipe()
+    report = open_artifact(tmp_path / "two").report
+    name, metric = next(iter(report.metrics.items()))
+
+    def under(*checks: Check) -> Recipe:
+        two = replace(plain.stages[1], checks=lambda _: checks)
+        return replace(plain, stages=(plain.stages[0], two, plain.stages[2]))
+
+    held = Check(metric=name, op="<=", threshold=metric.value + 1, why="")
+    again = build(under(held), tmp_path, progress=QUIET)
+    assert runs(tmp_path) == ["one", "two", "three"] and again["two"].passed
+    assert verify_all(tmp_path)[1] == [] and stage_rows(tmp_path)[2]["state"] == "passed"
+    with pytest.raises(GateFailure, match=name):
+        build(under(replace(held, threshold=metric.value - 1)), tmp_path, progress=QUIET)
+    assert runs(tmp_path) == ["one", "two", "three"]
+    assert not open_artifact(tmp_path / "two").passed
+    with pytest.raises(GateFailure):
+        build(under(replace(held, metric="unheard.of")), tmp_path, progress=QUIET)
+    assert runs(tmp_path)[3:] == ["two"]

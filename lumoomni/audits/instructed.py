@@ -17,7 +17,7 @@ from lumoomni.data.world.questions import VISUAL_KINDS, kinds_for, visual_questi
 from lumoomni.data.world.scene import Scene, draw, twin, twin_kinds
 from lumoomni.data.world.split import rng
 from lumoomni.gates import Metric
-from lumoomni.infer.answer import answer, omni_embedder
+from lumoomni.infer.answer import answer, answerable, omni_embedder
 from lumoomni.model.omni import OmniModel
 
 TWIN_OF = {"colour": "colour", "shape": "shape", "size": "size", "relation": "relation"}
@@ -49,11 +49,15 @@ class Examiner:
         return answer(self.model.thinker, omni_embedder(self.model), self.layout, prompts)
 
     def task(self, task: str, split: str, count: int) -> list[Asked]:
-        """Ask `count` held-out conversations of one task."""
-        items = [self.data.item(split, i, task) for i in range(count)]
+        """Ask `count` held-out conversations of one task, or all where there are fewer; those that
+        leave the Thinker no room to answer are left out."""
+        count = self.data.count(split, task, count)
+        every = [self.data.item(split, i, task) for i in range(count)]
+        places = answerable(self.model.thinker, self.layout, [item.prompt() for item in every])
+        items = [every[place] for place in places]
         said = self.ask([item.prompt() for item in items])
         out = []
-        for index, (item, text) in enumerate(zip(items, said, strict=True)):
+        for index, item, text in zip(places, items, said, strict=True):
             wanted = item.turns[-1].text
             if task == "caption" and self.data.mixture.pictures == "world":
                 right = matches(self.data.scene(split, index), text)

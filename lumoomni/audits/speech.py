@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import jiwer
 
 from lumoomni.data.world.language import normalise
+from lumoomni.errors import InputError
 from lumoomni.gates import Metric, bootstrap_ratio
 
 NOTHING = "[nothing]"
@@ -16,13 +17,16 @@ NOTHING = "[nothing]"
 def word_errors(references: Sequence[str], heard: Sequence[str]) -> Metric:
     """Corpus word error rate after normalisation, with a bootstrap interval over utterances.
 
-    Raises ValueError when a reference has no words: its error rate would be undefined.
+    Raises InputError when a reference has no words: its error rate would be undefined.
     """
     errors, words = [], []
     for reference, text in zip(references, heard, strict=True):
         wanted = normalise(reference)
         if not wanted:
-            raise ValueError(f"the reference {reference!r} has no words to be heard")
+            raise InputError(
+                f"the text {reference!r} has 0 words that a recogniser can hear, which are spelled "
+                "with a to z and 0 to 9; take it out of what is measured"
+            )
         result = jiwer.process_words(wanted, normalise(text) or NOTHING)
         errors.append(float(result.substitutions + result.deletions + result.insertions))
         words.append(float(len(wanted.split())))
@@ -32,7 +36,7 @@ def word_errors(references: Sequence[str], heard: Sequence[str]) -> Metric:
 def derange(items: Sequence[str]) -> list[str]:
     """Every item replaced by another, different one: the wrong texts of an ablation.
 
-    Raises ValueError when the items are all the same.
+    Raises InputError when the items are all the same.
     """
     items = list(items)
     for shift in range(1, len(items)):
@@ -41,6 +45,9 @@ def derange(items: Sequence[str]) -> list[str]:
             return moved
     distinct = sorted(set(items))
     if len(distinct) < 2:
-        raise ValueError(f"{len(items)} texts are all the same; there is no wrong one to compare")
+        raise InputError(
+            f"the {len(items)} held-out texts are all the same, and a wrong one to compare with "
+            "needs at least 2 that differ; give more data"
+        )
     after = dict(zip(distinct, distinct[1:] + distinct[:1], strict=True))
     return [after[item] for item in items]

@@ -245,7 +245,8 @@ def margins(codec: MediaCodec, media: Sequence[np.ndarray]) -> Measured:
 
 
 def texts(uti: UTI, given: Sequence[str], elsewhere: Sequence[Sequence[int]] | None) -> Measured:
-    """Text comes back to the letter, its ids are TEXT's alone, and the same in another process.
+    """Text comes back to the letter (in NFC where the tokenizer composes accents), its ids are
+    TEXT's alone, and the same in another process.
 
     Special symbols spelled as plain text are plain text.
     """
@@ -256,7 +257,8 @@ def texts(uti: UTI, given: Sequence[str], elsewhere: Sequence[Sequence[int]] | N
         ids += len(span)
         inside += sum(token in table for token in span)
         try:
-            whole = uti.decode(TokenSpan("text", np.asarray(span, dtype=np.int64))) == text
+            said = uti.decode(TokenSpan("text", np.asarray(span, dtype=np.int64)))
+            whole = said == uti.text_codec.composed(text)
         except FAULTS:
             whole = False
         back += whole

@@ -115,7 +115,7 @@ def nearness(facts: CodecFacts, pairs: Sequence[Pair]) -> Measured:
     """PSNR and SSIM of pictures; log-mel L1 and SNR of sound, moved by one frame at most.
 
     Also the share of what was decoded that is nearer to its original than to that original turned
-    around: codes that carry nothing of the input cannot reach it.
+    around: codes that carry nothing of the input cannot reach it, a flat grey neither.
     """
     if not pairs:
         return Measured()
@@ -125,8 +125,10 @@ def nearness(facts: CodecFacts, pairs: Sequence[Pair]) -> Measured:
         if min(pairs[0].original.shape[:2]) >= WINDOW:
             values = [ssim(p.original, p.decoded) for p in pairs]
             found[f"{kind}.ssim"] = bootstrap_mean(values)
+        turned = [p.original[::-1, ::-1] for p in pairs]
         own = [
-            psnr(p.original, p.decoded) >= psnr(p.original[::-1, ::-1], p.decoded) for p in pairs
+            psnr(p.original, p.decoded) > psnr(back, p.decoded) or np.array_equal(p.original, back)
+            for p, back in zip(pairs, turned, strict=True)
         ]
     else:
         frame = int(facts.sample_rate / facts.frame_rate)
@@ -136,7 +138,10 @@ def nearness(facts: CodecFacts, pairs: Sequence[Pair]) -> Measured:
             f"{kind}.snr_db": bootstrap_mean(values),
             f"{kind}.log_mel_l1": bootstrap_mean(apart),
         }
-        own = [a <= _apart_reversed(p) for a, p in zip(apart, pairs, strict=True)]
+        own = [
+            a < _apart_reversed(p) or np.array_equal(p.original.samples, p.original.samples[::-1])
+            for a, p in zip(apart, pairs, strict=True)
+        ]
     found[f"{kind}.own"] = wilson(sum(own), len(own))
     return Measured(found)
 

@@ -6,7 +6,6 @@ Does not know: what the adapters do. Costs: the weights, read once and hashed on
 """
 
 import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from lumoomni.codecs.pretrained_image import (
     JanusPicture,
     PretrainedPicture,
 )
-from lumoomni.config import canonical_json, nearest
+from lumoomni.config import canonical_json, nearest, read_object
 from lumoomni.errors import InputError
 
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
@@ -188,16 +187,3 @@ def _check_rate(folder: Path, processor: dict[str, Any] | None, model: Any) -> N
             f"{folder / PROCESSOR} says {rate} samples a second, but {CONFIG} says "
             f"{model.config.sampling_rate}; the files do not belong together"
         )
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises InputError when it is missing or something else."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"there is no {path}; give the folder of a codec") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path} must hold an object, not a {type(data).__name__}")
-    return data

@@ -15,16 +15,18 @@ from torch import nn
 
 from lumoomni.artifacts import hash_file
 from lumoomni.codecs.facts import Kind, MediaCodec
-from lumoomni.codecs.pretrained import CodecOptions, copy_files, load_pretrained, read_object
+from lumoomni.codecs.pretrained import CodecOptions, copy_files, load_pretrained
 from lumoomni.codecs.speech_rvq import SpeechCodec, SpeechCodecConfig
 from lumoomni.codecs.speech_tokens import SpeechTokens
-from lumoomni.config import from_dict, to_dict
+from lumoomni.config import from_dict, read_object, to_dict
 from lumoomni.errors import InputError
 from lumoomni.media.mel import MelConfig
 from lumoomni.runtime import atomic_write_json, resolve_device
 
 FILE = "codecs.json"
 SPEECH, IMAGE = "speech_codec", "image_codec"
+SOUND = "sound_codec"
+"""One that keeps sound events as well as speech, where a recipe trains it."""
 
 
 def speech_entry(mel: MelConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from lumoomni.codecs.text import TextCodec
 from lumoomni.data.conversation import audio_positions
 from lumoomni.data.readers import PICTURE_LAYOUTS, read
-from lumoomni.data.rows import EMPTY, Row, printable
+from lumoomni.data.rows import EMPTY, Row, printable, wordless
 from lumoomni.data.stored import load_picture
 from lumoomni.data.world.language import normalise
 from lumoomni.errors import InputError
@@ -50,7 +50,8 @@ class Pixels:
 class DataReport:
     """What was found. Lists name at most NAMED items; the counts are complete.
 
-    `unusable` counts rows: malformed, without text, or with a file that cannot be read. `text_only`
+    `unusable` counts rows: malformed, without text (of a sound: without a word that can be spelled
+    with a to z and 0 to 9), or with a file that cannot be read. `text_only`
     counts good conversations without a picture among those with one: no fault, but stages that
     learn from pictures leave them out. The last four shares are of the rows that they can be told
     of; None where there are none.
@@ -165,6 +166,9 @@ def _look(row: Row, layout: str, codec: TextCodec | None, found: _Found) -> None
         found.empty.append(f"{row.where}: {row.media or EMPTY}")
     elif row.problem:
         found.malformed.append(f"{row.where}: {row.problem}")
+    elif row.files and layout not in PICTURE_LAYOUTS and (problem := wordless(row.text)):
+        found.empty.append(f"{row.where}: {problem}")
+        usable = False
     for media in row.files:
         try:
             if layout in PICTURE_LAYOUTS:
@@ -183,7 +187,7 @@ def _look(row: Row, layout: str, codec: TextCodec | None, found: _Found) -> None
 
 def _feasible(row: Row, samples: int, codec: TextCodec | None, found: _Found) -> None:
     """Note whether CTC can spell the text in the features that the sound has."""
-    if row.problem:
+    if row.problem or wordless(row.text):
         return
     frames = audio_positions(-(-samples // HOP))
     spelled = " " + normalise(row.text)

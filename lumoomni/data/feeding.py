@@ -8,13 +8,15 @@ call for each sample (about two minutes for 558,000), no picture is opened for i
 
 import itertools
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from lumoomni.data.conversation import Batch, Encoded, Layout, collate, picture_turns
+from lumoomni.data.conversation import Batch, Encoded, Layout, Turn, collate, picture_turns
 from lumoomni.data.feature_cache import FeatureCache
 from lumoomni.data.packing import PackConfig, collate_packed, plan_packs
 from lumoomni.data.sample import PictureItem, PictureSource
 from lumoomni.errors import InputError
+from lumoomni.ids import IGNORE
 from lumoomni.uti.sequence import Sequence as Ids
 
 
@@ -162,3 +164,37 @@ def shorten(item: Encoded, most: int) -> Encoded:
     pictures = sum(slot.kind == "image" for slot in slots)
     sounds = len(slots) - pictures
     return Encoded(sequence=cut, pixels=item.pixels[:pictures], mels=item.mels[:sounds])
+
+
+MARKERS = 32
+"""More positions than the markers of a turn or a picture take."""
+
+
+def cut_note(
+    name: str, talks: Iterable[tuple[Turn, ...]], layout: Layout, most: int, setting: str
+) -> str:
+    """A sentence about the conversations without sound that `shorten` cuts, or nothing.
+
+    Raises InputError when no answer would be left in any. What is surely short enough is not
+    encoded: an id stands for at least one byte.
+    """
+    total = cut = bare = 0
+    for turns in talks:
+        total += 1
+        letters = sum(len(turn.text.encode()) + MARKERS for turn in turns)
+        pictures = sum(len(turn.images) for turn in turns)
+        if letters + pictures * (layout.image_positions + MARKERS) <= most:
+            continue
+        made = layout.encode(turns, pixels=False)
+        if len(made) > most:
+            cut += 1
+            bare += bool((shorten(made, most).sequence.labels[1:] == IGNORE).all())
+    if not cut:
+        return ""
+    said = (
+        f"{name}: {cut} of {total} conversations are longer than the {most} positions that "
+        f"{setting} gives and are cut to them, which leaves no answer in {bare}"
+    )
+    if bare == total:
+        raise InputError(f"{said}; raise it, or give shorter texts")
+    return said

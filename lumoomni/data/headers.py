@@ -44,6 +44,20 @@ def _sound(path: Path) -> str:
     return "" if info.frames > 0 else "holds no samples (0 s of sound)"
 
 
+def sound_seconds(path: Path) -> float | None:
+    """The length of a sound by its header; None where the header does not tell."""
+    try:
+        info = soundfile.info(path)
+        return info.frames / info.samplerate
+    except soundfile.LibsndfileError:
+        pass
+    try:
+        with av.open(path, mode="r", metadata_errors="replace") as container:
+            return container.duration / av.time_base if container.duration else None
+    except FFmpegError:
+        return None
+
+
 def _sound_by_av(path: Path) -> str:
     try:
         with av.open(path, mode="r") as container:

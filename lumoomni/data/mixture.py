@@ -5,14 +5,22 @@ Does not know: models. Every sample is a pure function of (seed, split, index).
 Costs: 6 ms where something is spoken, under a millisecond elsewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from lumoomni.data.conversation import Example, Turn, picture_turns, text_turns
-from lumoomni.data.sample import PictureItem, Source, SpeechItem, TextItem, take
-from lumoomni.data.sources import open_pictures, open_speech, open_text
+from lumoomni.data.sample import (
+    PictureItem,
+    PictureSource,
+    Source,
+    SpeechItem,
+    TextItem,
+    take,
+)
+from lumoomni.data.sources import Fits, open_pictures, open_speech, open_text
 from lumoomni.data.world.asking import QA
 from lumoomni.data.world.comparing import compared, two_scenes
 from lumoomni.data.world.language import caption, normalise, uncoloured
@@ -84,12 +92,14 @@ class InstructMixture:
 
 
 class InstructData:
-    """Samples by index; `task` can be fixed for measuring."""
+    """Samples by index; `task` can be fixed for measuring; `fits` says what speech has room."""
 
-    def __init__(self, mixture: InstructMixture, seed: int, pixels: int) -> None:
+    def __init__(
+        self, mixture: InstructMixture, seed: int, pixels: int, fits: Fits | None = None
+    ) -> None:
         self.mixture, self.seed, self.pixels = mixture, seed, pixels
-        self._pictures: Source[PictureItem] = open_pictures(mixture.pictures, seed, pixels)
-        self._speech: Source[SpeechItem] = open_speech(mixture.speech, seed)
+        self._pictures: PictureSource = open_pictures(mixture.pictures, seed, pixels)
+        self._speech: Source[SpeechItem] = open_speech(mixture.speech, seed, fits=fits)
         self._text: Source[TextItem] = open_text(mixture.text, seed)
         shares = np.array(mixture.shares())
         self._edges = np.cumsum(shares / shares.sum())
@@ -110,6 +120,29 @@ class InstructData:
             "count": self._count,
             "relation": self._relation,
         }[task](split, index, stream)
+
+    def count(self, split: str, task: str, most: int) -> int:
+        """How many different conversations of a task there are, at most `most`: finite data starts
+        over past its end, and measuring the same item again would inflate `n`."""
+        finite: dict[str, Source[Any]] = {
+            "caption": self._pictures,
+            "write_down": self._speech,
+            "text": self._text,
+        }
+        size = finite[task].size(split) if task in finite else None
+        return most if size is None else min(most, size)
+
+    def finite(self) -> dict[str, Iterator[tuple[Turn, ...]]]:
+        """Every conversation without sound of other people's data, trained on and held out, by the
+        name of the data; no picture is looked at."""
+        pictures, text, found = self._pictures, self._text, dict[str, Iterator[tuple[Turn, ...]]]()
+        if text.size("train") is not None:
+            found[self.mixture.text] = (text_turns(text.item(*at)) for at in _every(text))
+        if pictures.size("train") is not None:
+            found[self.mixture.pictures] = (
+                picture_turns(pictures.outline(*at), DESCRIBE) for at in _every(pictures)
+            )
+        return found
 
     def pictures(self, count: int) -> list[PictureItem]:
         """The first training pictures with their captions (fewer if there are fewer)."""
@@ -237,6 +270,11 @@ class InstructData:
         who = voice(self.seed, "train" if split == "train" else "seen", index)
         samples = synthesize(text, who).samples
         return augment(samples, stream) if split == "train" and stream.random() < 0.5 else samples
+
+
+def _every(source: Source[Any]) -> list[tuple[str, int]]:
+    """Split and index of each item of a finite source."""
+    return [(split, i) for split in ("train", "seen") for i in range(source.size(split) or 0)]
 
 
 def _talk(asked: Sequence[QA], pictures: tuple[np.ndarray, ...], kind: str) -> Example:

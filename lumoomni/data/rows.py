@@ -12,6 +12,7 @@ from typing import Any
 
 from lumoomni.config import nearest
 from lumoomni.data.stored import Stored
+from lumoomni.data.world.language import normalise
 from lumoomni.errors import InputError
 
 ROLES = {"user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
@@ -127,6 +128,13 @@ def judged(row: Row) -> Row:
     if not problem and any(said != printable(said) for said in spoken):
         problem = "half a surrogate pair in the text"
     return replace(row, where=printable(row.where), problem=printable(problem))
+
+
+def wordless(text: str) -> str:
+    """Why a transcript cannot be heard, or an empty string: the recogniser spells these alone."""
+    if normalise(text):
+        return ""
+    return f"no word with a letter a to z or a digit in {text[:80]!r}"
 
 
 def turn_of(part: Any) -> tuple[str, Any]:

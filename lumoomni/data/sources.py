@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lumoomni.data.headers import Kind, header_problem
+from lumoomni.data.headers import Kind, header_problem, sound_seconds
 from lumoomni.data.readers import PICTURE_LAYOUTS, read
-from lumoomni.data.rows import Row, printable
+from lumoomni.data.rows import Row, printable, wordless
 from lumoomni.data.sample import (
     UNSEEN,
     PictureItem,
@@ -45,6 +45,11 @@ REAL_SPLITS = (*SPLITS, "other")
 TEXT_LAYOUTS = ("txt", "jsonl")
 OPTION = re.compile(r"[?&](image_root|text_only)=")
 SPEECH_LAYOUTS = ("csv", "ljspeech", "librispeech")
+HEADER_ERROR = 0.01
+"""Seconds that a header, and bringing a sound to another rate, may be wrong by."""
+
+Fits = Callable[[str, float], str]
+"""(text, seconds of sound) -> why a model has no room for them, or an empty string."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +86,17 @@ def _order(seed: int, turn: int, count: int) -> np.ndarray:
 
 
 def open_rows(
-    spec: str, seed: int, allowed: tuple[str, ...], kind: Kind | None, takes_text: bool = False
+    spec: str,
+    seed: int,
+    allowed: tuple[str, ...],
+    kind: Kind | None,
+    takes_text: bool = False,
+    fits: Callable[[Row], str] | None = None,
 ) -> Rows:
     """Read a spec. Raises InputError when too much is unusable or a side would be empty.
 
-    `takes_text`: rows of text alone are wanted among those with pictures.
+    `takes_text`: rows of text alone are wanted among those with pictures. Good rows for which
+    `fits` says why there is no room are left out; they do not count as unusable.
     """
     layout, _, rest = spec.partition(":")
     if layout not in allowed or not rest:
@@ -97,10 +108,13 @@ def open_rows(
     alone = sum(row.text_only for row in rows) if kind == "picture" else 0
     usable: list[Row] = []
     problems: list[str] = []
+    long: list[str] = []
     for row in watched(rows, f"looking at {layout}", "row"):
         problem = row_problem(row, kind)
         if problem:
             problems.append(problem)
+        elif fits is not None and (reason := fits(row)):
+            long.append(printable(f"{row.where}: {reason}"))
         elif use or not (alone and row.text_only):
             usable.append(row)
     judged = len(rows) - alone
@@ -113,6 +127,9 @@ def open_rows(
         Progress().say(
             f"{spec}: left out {len(problems)} of {judged} rows, for example {problems[0]}"
         )
+    if long:
+        said = f"{len(long)} of {judged} rows that are too long, for example {long[0]}"
+        Progress().say(f"{spec}: left out {said}")
     if alone:
         done = "used as text" if use else "left out"
         Progress().say(f"{spec}: {alone} of {len(rows)} rows have no picture and are {done}")
@@ -121,6 +138,7 @@ def open_rows(
         raise InputError(
             f"{spec}: {len(usable)} usable rows give {len(train)} to train on and {len(held)} to "
             "measure on; both sides need some, so give at least two different files or texts"
+            + (f" ({len(long)} are too long, for example {long[0]})" if long else "")
         )
     return Rows(tuple(train), tuple(held), seed, tuple(problems), alone)
 
@@ -150,7 +168,19 @@ def row_problem(row: Row, kind: Kind | None) -> str:
         found = header_problem(media, kind)
         if found:
             return printable(f"{row.where}: {media}: {found}")
-    return ""
+    unheard = wordless(row.text) if kind == "sound" else ""
+    return printable(f"{row.where}: {unheard}") if unheard else ""
+
+
+def no_longer(seconds: float, setting: str) -> Fits:
+    """Room for so many seconds of sound and any text; `setting` is what gives it."""
+
+    def fits(text: str, given: float) -> str:
+        if given <= seconds:
+            return ""
+        return f"{given:.1f} s of sound, but {setting} has room for {seconds:.1f} s; cut it"
+
+    return fits
 
 
 def split_by_asset(rows: list[Row]) -> tuple[list[Row], list[Row]]:
@@ -215,6 +245,7 @@ class SpeechRows:
 
     rows: Rows
     rate: int
+    fits: Fits | None = None
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -224,7 +255,10 @@ class SpeechRows:
     def item(self, split: str, index: int) -> SpeechItem:
         row = self.rows.row(split, index)
         assert isinstance(row.media, Path)
-        return SpeechItem(row.text, load_audio(row.media, self.rate).samples, None, row.where)
+        sound = load_audio(row.media, self.rate)
+        if self.fits is not None and (reason := self.fits(row.text, sound.seconds)):
+            raise InputError(f"{row.where}: {row.media}: {reason} (its header tells of less)")
+        return SpeechItem(row.text, sound.samples, None, row.where)
 
     def size(self, split: str) -> int | None:
         return self.rows.size(split)
@@ -288,9 +322,13 @@ def open_text(spec: str, seed: int) -> Source[TextItem]:
     return TextRows(open_rows(spec, seed, TEXT_LAYOUTS, None))
 
 
-def open_speech(spec: str, seed: int, rate: int = RATE) -> Source[SpeechItem]:
+def open_speech(
+    spec: str, seed: int, rate: int = RATE, fits: Fits | None = None
+) -> Source[SpeechItem]:
     """`world`, `world-narrator`, `csv:FILE`, `ljspeech:DIR` or `librispeech:DIR`.
 
+    Files that `fits` has no room for are left out, counted and said; the world's sentences are
+    short.
     Raises InputError for another `rate` of the world, which speaks at 16 kHz only.
     """
     if spec in ("world", "world-narrator"):
@@ -298,7 +336,16 @@ def open_speech(spec: str, seed: int, rate: int = RATE) -> Source[SpeechItem]:
             raise InputError(f"the world speaks at {RATE} Hz, not at {rate} Hz; resample its items")
         voices_folder()  # before anyone is forked: its children share it
         return WorldSpeech(seed, narrator=spec == "world-narrator")
-    return SpeechRows(open_rows(spec, seed, SPEECH_LAYOUTS, "sound"), rate)
+
+    def room(row: Row) -> str:
+        assert fits is not None and isinstance(row.media, Path)
+        seconds = sound_seconds(row.media)
+        if seconds is None:
+            seconds = load_audio(row.media, rate).seconds
+        return fits(row.text, seconds + HEADER_ERROR)
+
+    rows = open_rows(spec, seed, SPEECH_LAYOUTS, "sound", fits=room if fits else None)
+    return SpeechRows(rows, rate, fits)
 
 
 WORLD_PIXELS = 384

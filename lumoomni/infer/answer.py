@@ -15,6 +15,16 @@ from lumoomni.model.omni import OmniInputs, OmniModel, device_of, drop_padding
 from lumoomni.model.thinker import Thinker
 from lumoomni.uti.sequence import end_id
 
+NEW_TOKENS = 32
+"""Tokens of an answer, at the most."""
+
+
+def answerable(thinker: Thinker, layout: Layout, prompts: Sequence[tuple[Turn, ...]]) -> list[int]:
+    """Places of the conversations after which the Thinker has positions left for an answer."""
+    room = thinker.config.max_positions - NEW_TOKENS
+    lengths = [len(layout.encode(one, open_answer=True, pixels=False)) for one in prompts]
+    return [place for place, length in enumerate(lengths) if length <= room]
+
 
 def answer(
     thinker: Thinker,
@@ -22,7 +32,7 @@ def answer(
     layout: Layout,
     prompts: Sequence[tuple[Turn, ...]],
     *,
-    max_new_tokens: int = 32,
+    max_new_tokens: int = NEW_TOKENS,
     batch: int = 64,
 ) -> list[str]:
     """Greedy answers to conversations, batched by length; `embed_prompt` gives [T_i, D] each."""

@@ -26,7 +26,8 @@ from lumoomni.infer.assemble import (
     put_adapter,
 )
 from lumoomni.infer.row_package import TEXT_FILES, base_of, dtype_of
-from lumoomni.model.hf_weights import config_from_hf, load_thinker, read_config
+from lumoomni.model.hf_config import config_from_hf, read_config
+from lumoomni.model.hf_weights import load_thinker
 from lumoomni.model.lora import ADAPTER, merge
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.runtime import atomic_write_json

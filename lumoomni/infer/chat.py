@@ -5,6 +5,7 @@ Does not know: training. Costs: one prefill of the conversation and one cached s
 with speech, Talker steps between them, so that sound leaves while the reply is being written.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +19,12 @@ from lumoomni.errors import InputError
 from lumoomni.infer.answer import omni_embedder
 from lumoomni.infer.assemble import Parts, gather, preparer
 from lumoomni.infer.context import SHARE_FOR_SOUND, fit_sound, fit_turns
-from lumoomni.infer.draw import PICTURE, Artist
-from lumoomni.infer.engine import GenerateConfig, generate
-from lumoomni.infer.listen import transcribe
+from lumoomni.infer.draw import PICTURE, SOUND, Artist, DrawConfig
+from lumoomni.infer.engine import generate
+from lumoomni.infer.events import Choice, SoundChunk, TextDelta, Words, limit_note
+from lumoomni.infer.listen import LONGEST, transcribe
 from lumoomni.infer.reply import AudioPart, ImagePart, Part, Reply, TextPart
-from lumoomni.infer.sampling import SamplingConfig
-from lumoomni.infer.speech import SpeechStream, TalkerStream, reply_states, warm_up
+from lumoomni.infer.speech import SpeechStream, TalkerStream, breaths, reply_states, warm_up
 from lumoomni.media.audio import Audio, load_audio
 from lumoomni.media.image import load_image, normalise, resize
 from lumoomni.media.video import load_video
@@ -33,47 +34,6 @@ from lumoomni.uti.sequence import end_id
 FEATURES_PER_SECOND = 12.5
 DESCRIBE = "Describe the picture."
 FRAMES_AT_ONCE = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextDelta:
-    """The next piece of the reply."""
-
-    text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class SoundChunk:
-    """The next piece of speech, float32[T]."""
-
-    samples: np.ndarray
-    rate: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """How to choose tokens: greedy at temperature 0."""
-
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    max_new_tokens: int = 64
-    seed: int = 0
-
-    def generate_config(self, stop: int) -> GenerateConfig:
-        """For the engine. Raises InputError for values out of range."""
-        try:
-            sampling = SamplingConfig(
-                temperature=self.temperature, top_k=self.top_k, top_p=self.top_p
-            )
-            return GenerateConfig(
-                max_new_tokens=self.max_new_tokens,
-                stop_ids=(stop,),
-                sampling=sampling,
-                seed=self.seed,
-            )
-        except ValueError as error:
-            raise InputError(f"{error}; change the sampling options") from error
 
 
 @dataclass
@@ -111,41 +71,50 @@ class Lumo:
         system: str | None = None,
         speak: bool = False,
         draw: str | None = None,
+        sound: str | None = None,
+        as_tokens: bool = False,
         choice: Choice | None = None,
     ) -> Iterator[TextDelta | SoundChunk | Reply]:
         """Pieces of the reply as they are made, and the whole `Reply` last.
 
         image: a path, PIL picture or array, or a list of them. audio: a path or (array, rate).
         video: a path, seen at one frame a second. With `speak`, sound chunks come in between.
-        draw: words for a picture that the reply holds besides; the history shows it, so that later
-        turns can ask about it.
+        draw, sound: words for a picture and a sound that the reply holds besides; the history holds
+        them too, so that later turns can ask about them. With `as_tokens` one picture or one sound
+        is described as the token stages learned it: so sounds are heard that are no speech.
         Raises InputError for media that cannot be used, or senses that the model lacks.
         """
         choice = choice or Choice()
-        drawn = [] if draw is None else [self._draw(draw, choice.seed)]
+        if as_tokens:
+            reply = self._describe(text, image, audio, video, tuple(history))
+            yield TextDelta(text=reply.text)
+            yield reply
+            return
         asked, notes = self._turn(text, image, audio, video)
+        made = self._make(draw, sound, choice.seed)
         transcript = self._transcript(asked) if asked.sounds and not asked.text else ""
         turns, more = self._fit(tuple(history), asked, system, choice.max_new_tokens)
         notes += more
-        said, sounds = _Words(self.layout), []
+        said, sounds = Words(self.layout), []
         for event in self._write(turns, choice, said, speak=speak):
             if isinstance(event, SoundChunk):
                 sounds.append(event.samples)
             yield event
         answer = self.layout.text_codec.decode(said.ids).strip()
-        parts: list[Part] = [TextPart(text=answer), *(ImagePart(pixels=one) for one in drawn)]
+        notes += [limit_note(sounds, self.parts.settings.mel.rate)] if said.unsaid else []
+        spoken: list[Part] = []
         if sounds:
-            spoken = Audio(np.concatenate(sounds), self.parts.settings.mel.rate)
-            parts.append(AudioPart(audio=spoken))
+            whole = Audio(np.concatenate(sounds), self.parts.settings.mel.rate)
+            spoken.append(AudioPart(audio=whole))
         yield Reply(
-            parts=tuple(parts),
+            parts=(TextPart(text=answer), *spoken, *made),
             transcript=transcript,
             notes=tuple(notes),
-            history=(*history, asked, self._said(answer, drawn)),
+            history=(*history, asked, self._said(answer, made)),
         )
 
     def _write(
-        self, turns: tuple[Turn, ...], choice: Choice, said: "_Words", *, speak: bool
+        self, turns: tuple[Turn, ...], choice: Choice, said: "Words", *, speak: bool
     ) -> Iterator[TextDelta | SoundChunk]:
         """Generate the reply into `said`; with `speak`, the Talker follows one token behind."""
         encoded = self.layout.encode(turns, open_answer=True)
@@ -176,39 +145,100 @@ class Lumo:
             if waiting is not None:
                 # Cut off by max_new_tokens: the last token is still to be said.
                 chunks.append(self._say(voice, generation.hidden[0, -1], waiting, said.ids[-1]))
-            yield SoundChunk(samples=np.concatenate([*chunks, voice.finish()]), rate=rate)
+            samples = np.concatenate([*chunks, voice.finish()])
+            if len(samples):
+                yield SoundChunk(samples=samples, rate=rate)
+            said.unsaid = not voice.talker.stopped
 
-    def _draw(self, words: str, seed: int) -> np.ndarray:
-        """uint8 [S, S, 3]. Raises InputError for a model that cannot draw."""
+    @property
+    def artist(self) -> Artist:
+        """The model of the token stages. Raises InputError for one that has none."""
         if self._artist is None:
             self._artist = Artist.open(self.parts.artifact.path, unproven=self.unproven)
-        return np.asarray(self._artist.draw([words], 1, replace(PICTURE, seed=seed))[0].made)
+        return self._artist
 
-    def _said(self, text: str, drawn: Sequence[np.ndarray]) -> Turn:
-        """The model's own turn: what it drew stands before its words, as what is shown to it."""
-        images = tuple(self._picture(one) for one in drawn)
-        return Turn(role="assistant", text=text, images=images)
+    def _make(self, draw: str | None, sound: str | None, seed: int) -> tuple[Part, ...]:
+        """A picture and a sound. Raises InputError for a model that makes none."""
+        parts: list[Part] = []
+        if draw is not None:
+            drawn = self.artist.draw([draw], 1, replace(PICTURE, seed=seed))[0].made
+            parts.append(ImagePart(pixels=np.asarray(drawn)))
+        if sound is not None:
+            heard = self.artist.sound([sound], 1, replace(SOUND, seed=seed))[0].made
+            assert isinstance(heard, Audio)
+            parts.append(AudioPart(audio=heard, made=True))
+        return tuple(parts)
 
-    def transcribe(self, audio: Any) -> str:
-        """What is said in a clip, by the recogniser."""
+    def _describe(
+        self, text: str | None, image: Any, audio: Any, video: Any, history: tuple[Turn, ...]
+    ) -> Reply:
+        """What the token stages say of one picture, or of one sound; they take no questions."""
+        media = [*(image if isinstance(image, (list, tuple)) else [image]), audio]
+        if text or video is not None or len([one for one in media if one is not None]) != 1:
+            raise InputError(
+                "described by its tokens is one picture or one sound, without words or a video; "
+                "to ask about it, leave --as-tokens (as_tokens) out"
+            )
+        space = self.artist.uti.space
+        if audio is None:
+            seen = load_image(next(one for one in media if one is not None))
+            given, turn = seen, Turn(role="user", text="", images=(self._picture(seen),))
+        else:
+            given = load_audio(audio, space.codec("audio").sample_rate)
+            turn = Turn(role="user", text="", sounds=(self._heard(given),))
+        said = str(self.artist.read([given], DrawConfig(temperature=0.0))[0].made).strip()
+        answer = Turn(role="assistant", text=said)
+        return Reply(parts=(TextPart(text=said),), history=(*history, turn, answer))
+
+    def _said(self, text: str, made: Sequence[Part]) -> Turn:
+        """The model's own turn: what it made stands before its words, as what is shown to it."""
+        images = tuple(self._picture(p.pixels) for p in made if isinstance(p, ImagePart))
+        sounds = tuple(self._heard(p.audio) for p in made if isinstance(p, AudioPart))
+        return Turn(role="assistant", text=text, images=images, sounds=sounds)
+
+    def _heard(self, audio: Audio) -> np.ndarray:
+        self.parts.need("audio_connector")
+        return load_audio(audio, self.parts.settings.mel.rate).samples
+
+    def transcribe(self, audio: Any, longest: float = LONGEST) -> str:
+        """What is said in a clip, by the recogniser; more than `longest` seconds in parts."""
+        if not longest > 0.2:
+            raise InputError(f"parts of {longest} s cannot be heard; give more than 0.2")
         rate = self.parts.settings.mel.rate
         heard = load_audio(audio, rate)
         tower = self.parts.need("audio")
         codec = self.parts.text_codec
-        return transcribe(tower, codec, self.parts.settings.mel, [heard.samples])[0]
+        mel = self.parts.settings.mel
+        return transcribe(tower, codec, mel, [heard.samples], longest)[0]
 
     def speak(self, text: str) -> Audio:
-        """The text in the model's voice."""
-        chunks = list(self.stream_speech(text))
+        """The text in the model's voice. What did not fit is a warning, with its seconds."""
+        notes: list[str] = []
+        chunks = list(self.stream_speech(text, notes=notes))
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
         return Audio(np.concatenate(chunks), self.parts.settings.mel.rate)
 
-    def stream_speech(self, text: str) -> Iterator[np.ndarray]:
-        """Chunks of speech float32[T] as they settle; together they are `speak(text)`."""
-        voice = self._voice()
+    def stream_speech(self, text: str, *, notes: list[str] | None = None) -> Iterator[np.ndarray]:
+        """Chunks of speech float32[T] as they settle; together they are `speak(text)`.
+
+        A long text is said in breaths of a few sentences. A breath that the Talker could not end
+        is cut, and `notes` says so. Raises InputError for a text without words.
+        """
+        said = [one for one in breaths(text) if self.parts.text_codec.says(one)]
+        if not said:
+            raise InputError(f"there is nothing to say in {text!r}; give some words")
+        for one in said:
+            voice, made = self._voice(), []
+            for chunk in self._breath(voice, one):
+                made.append(chunk)
+                yield chunk
+            if notes is not None and not voice.talker.stopped:
+                notes.append(limit_note(made, self.parts.settings.mel.rate))
+
+    def _breath(self, voice: SpeechStream, text: str) -> Iterator[np.ndarray]:
         thinker, codec = self.parts.need("thinker"), self.parts.text_codec
         states = reply_states(thinker, codec, self.parts.settings.template, [text])[0]
-        if not bool(states.spoken.any()):
-            raise InputError(f"there is nothing to say in {text!r}; give some words")
         for hidden, embed, aloud in zip(
             states.hidden, states.embeds, states.spoken.tolist(), strict=True
         ):
@@ -245,6 +275,12 @@ class Lumo:
             self._omni = OmniModel(self.parts.need("thinker"), **senses)
         return self._omni
 
+    @property
+    def _context(self) -> int:
+        """Positions of a conversation, its reply included."""
+        most = self.parts.need("thinker").config.max_positions
+        return min(self.parts.settings.context_tokens, most)
+
     def _turn(
         self, text: str | None, image: Any, audio: Any, video: Path | str | None
     ) -> tuple[Turn, list[str]]:
@@ -252,7 +288,7 @@ class Lumo:
         if image is not None:
             for one in image if isinstance(image, (list, tuple)) else [image]:
                 images.append(self._picture(load_image(one)))
-        budget = self.parts.settings.context_tokens
+        budget = self._context
         if video is not None:
             self.parts.need("image_connector")
             most = max(1, budget // 2 // (self.omni.image_positions + 2))
@@ -294,7 +330,7 @@ class Lumo:
         clips = list(turn.sounds)
         tower = self.parts.need("audio")
         return " ".join(
-            transcribe(tower, self.parts.text_codec, self.parts.settings.mel, clips)
+            transcribe(tower, self.parts.text_codec, self.parts.settings.mel, clips, LONGEST)
         ).strip()
 
     def _fit(
@@ -302,7 +338,7 @@ class Lumo:
     ) -> tuple[tuple[Turn, ...], list[str]]:
         head = (Turn(role="system", text=system),) if system else ()
         turns = (*head, *history, asked)
-        budget = self.parts.settings.context_tokens - new - 2
+        budget = self._context - new - 2
         costs = [len(self.layout.encode((turn,))) for turn in turns]
         fixed = [turn.role == "system" for turn in turns]
         kept = fit_turns(turns, costs, budget=budget, fixed=fixed)
@@ -322,30 +358,3 @@ class Lumo:
         self, voice: SpeechStream, hidden: torch.Tensor, embed: torch.Tensor, token: int
     ) -> np.ndarray:
         return voice.push(hidden, embed, bool(self.parts.text_codec.spoken[token]))
-
-
-class _Words:
-    """Reply ids so far and the text that is settled: a character may take several ids."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._codec = layout.text_codec
-        self.ids: list[int] = []
-        self._shown = ""
-
-    def push(self, token: int) -> str:
-        """Add an id; the text that can be shown now."""
-        self.ids.append(token)
-        text = self._codec.decode(self.ids)
-        # A replacement character at the end means that more bytes of it are to come.
-        if text.endswith("\ufffd"):
-            return ""
-        return self._show(text)
-
-    def rest(self) -> str:
-        """What was held back."""
-        return self._codec.decode(self.ids)[len(self._shown) :]
-
-    def _show(self, text: str) -> str:
-        delta = text[len(self._shown) :]
-        self._shown = text
-        return delta

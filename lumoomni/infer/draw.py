@@ -80,6 +80,8 @@ class Made:
     made: Segment
     ids: np.ndarray
     pressure: float | None
+    cut: bool = False
+    """Whether a sound or a text was ended by `DrawConfig.most`."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,8 @@ class Artist:
         composed = self._composed(kind, many, config, likely=tries > 1)
         if tries > 1:
             composed = self._best(kind, spans, composed, tries)
-        return [self._made(kind, *pair) for pair in zip(asked, composed, strict=True)]
+        most = None if kind == "image" else config.most
+        return [self._made(kind, *pair, most) for pair in zip(asked, composed, strict=True)]
 
     def _composed(
         self, kind: str, spans: Sequence[TokenSpan], config: DrawConfig, likely: bool
@@ -189,9 +192,10 @@ class Artist:
         media = iter(self.uti.encode_batch([one for one in asked if not isinstance(one, str)]))
         return [texts[one] if isinstance(one, str) else next(media) for one in asked]
 
-    def _made(self, kind: str, asked: Segment, composed: Composed) -> Made:
+    def _made(self, kind: str, asked: Segment, composed: Composed, most: int | None) -> Made:
         ids = _inner(composed)
-        return Made(asked, self.uti.decode(TokenSpan(kind, ids)), ids, composed.pressure)
+        made, cut = self.uti.decode(TokenSpan(kind, ids)), most is not None and len(ids) >= most
+        return Made(asked, made, ids, composed.pressure, cut)
 
 
 def _inner(composed: Composed) -> np.ndarray:

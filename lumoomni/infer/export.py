@@ -17,7 +17,8 @@ from lumoomni.infer.base_model import Base, copy_text_files, load_base, open_bas
 from lumoomni.infer.model_card import CardFacts, model_card
 from lumoomni.infer.row_package import save_whole
 from lumoomni.infer.row_use import MAKER, ROWS, maker_of, rows_of
-from lumoomni.model.hf_weights import config_to_hf, save_thinker
+from lumoomni.model.hf_config import config_to_hf
+from lumoomni.model.hf_weights import save_thinker
 from lumoomni.model.rows import RowThinker
 from lumoomni.model.thinker import Thinker
 from lumoomni.runtime import atomic_write_json, atomic_write_text, whole_folder
@@ -65,7 +66,7 @@ def export_hf(model: Path, out: Path, *, unproven: bool = False) -> Exported:
             save_thinker(thinker, folder)
         else:
             whole = save_whole(RowThinker(thinker, rows, maker), folder)
-        _write_text(base, folder)
+        write_text(base, folder)
         if rows is not None and base.space is not None:
             save_space(folder, base.space)
         facts = _facts(base, whole, rows is not None, maker is not None, out.absolute().name)
@@ -79,7 +80,7 @@ def export_hf(model: Path, out: Path, *, unproven: bool = False) -> Exported:
     )
 
 
-def _write_text(base: Base, folder: Path) -> None:
+def write_text(base: Base, folder: Path) -> None:
     """The tokenizer's files, and where an answer ends; files that were adopted are kept."""
     copy_text_files(base, folder)
     if not (folder / GENERATION).is_file():

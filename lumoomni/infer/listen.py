@@ -1,10 +1,12 @@
 """Transcription and alignment: sound to text, and text to times, through the CTC head.
 
-Knows: the recogniser's symbols are tokenizer ids of normalised text with a leading space.
-Costs: one mel and one tower forward for a batch of clips.
+Knows: the recogniser's symbols are tokenizer ids of normalised text with a leading space; what is
+long is heard in parts, cut where it is quietest: an hour takes no more memory than a minute.
+Costs: one mel and one tower forward for a batch of clips, or for each part of a long one.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 
@@ -17,14 +19,32 @@ from lumoomni.data.world.speech import WordTime
 from lumoomni.media.mel import MelConfig, log_mel
 from lumoomni.model.audio import DOWNSAMPLE, AudioTower, ctc_greedy
 
+LONGEST = 4.0
+"""Seconds that users' sound is heard at once: the micro-world's longest sentence. Of more than it
+was trained with, a recogniser gets every second word wrong (LOG.md, "Heard in parts")."""
+QUIET = 0.1
+"""Seconds of a moment whose loudness is measured; pauses between words are about as long."""
 WORD = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
 
 
 @torch.inference_mode()
 def transcribe(
-    tower: AudioTower, text_codec: TextCodec, mel: MelConfig, clips: Sequence[np.ndarray]
+    tower: AudioTower,
+    text_codec: TextCodec,
+    mel: MelConfig,
+    clips: Sequence[np.ndarray],
+    longest: float = math.inf,
 ) -> list[str]:
-    """What is said in each clip (float32[T] at the mel's rate), in the recogniser's spelling."""
+    """What is said in each clip (float32[T] at the mel's rate), in the recogniser's spelling.
+
+    What lasts more than `longest` seconds, or than the tower has positions, is heard in parts.
+    """
+    most = (tower.config.max_frames - 1) * DOWNSAMPLE * mel.hop
+    most = int(min(most, longest * mel.rate))
+    if any(len(clip) > most for clip in clips):
+        parts = [quiet_parts(clip, most, mel.rate) for clip in clips]
+        heard = [[transcribe(tower, text_codec, mel, [one])[0] for one in part] for part in parts]
+        return [" ".join(filter(None, said)) for said in heard]
     mels = [log_mel(torch.from_numpy(clip)[None], mel)[0] for clip in clips]
     if not mels:
         return []
@@ -33,6 +53,24 @@ def transcribe(
     out = tower(padded, lengths)
     symbols = ctc_greedy(tower.log_probs(out.features), out.lengths)
     return [text_codec.decode(row).strip() for row in symbols]
+
+
+def quiet_parts(samples: np.ndarray, most: int, rate: int) -> list[np.ndarray]:
+    """A clip float32[T] in parts of at most `most` samples that are the clip when joined.
+
+    Each ends at the quietest moment of the second half of what it may hold.
+    """
+    moment = max(1, int(rate * QUIET))
+    parts = []
+    while len(samples) > most:
+        half = most // 2
+        count = max(1, (most - half) // moment)
+        blocks = samples[half : half + count * moment].reshape(count, -1)
+        place = int((blocks.astype(np.float64) ** 2).mean(1).argmin())
+        cut = half + place * moment + moment // 2
+        parts.append(samples[:cut])
+        samples = samples[cut:]
+    return [*parts, samples]
 
 
 @torch.inference_mode()

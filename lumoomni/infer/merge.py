@@ -1,14 +1,17 @@
 """A model's adapters folded into its Thinker, as a Hugging Face Qwen3 folder.
 
-Knows: where parts are, and what a folder needs. Does not know: pictures; the connector stays where
-it is, so the folder is a text model. Costs: the model once, and its bytes on the disk.
+Knows: where adapters are. Does not know: pictures, sound or new rows, which stay where they are, so
+that the folder is a text model (`infer/export.py` takes rows along, and writes a card).
+Costs: the model once, and its bytes on the disk.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from lumoomni.errors import InputError
-from lumoomni.infer.assemble import TOKENIZER, gather
+from lumoomni.infer.assemble import gather
+from lumoomni.infer.base_model import open_base
+from lumoomni.infer.export import write_text
 from lumoomni.model.hf_weights import save_thinker
 from lumoomni.model.lora import merge
 from lumoomni.model.thinker import Thinker
@@ -25,7 +28,7 @@ class Merged:
 
 
 def merge_model(model: Path, out: Path, *, unproven: bool = False) -> Merged:
-    """Write the merged Thinker and its tokenizer to `out`, all or nothing.
+    """Write the merged Thinker and its text files to `out`, all or nothing.
 
     Raises InputError when there are no adapters, and when something is in `out` already.
     """
@@ -40,6 +43,6 @@ def merge_model(model: Path, out: Path, *, unproven: bool = False) -> Merged:
                 "with LoRA"
             )
         save_thinker(thinker, folder)
-        parts.text_codec.save(folder / TOKENIZER)
+        write_text(open_base(model, unproven=unproven), folder)
     dtype = str(thinker.token_table.weight.dtype).removeprefix("torch.")
     return Merged(folder=out, matrices=matrices, dtype=dtype)

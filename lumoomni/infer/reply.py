@@ -27,9 +27,10 @@ class ImagePart:
 
 @dataclass(frozen=True, kw_only=True)
 class AudioPart:
-    """Sound: the speech of the text before it, or what was asked for."""
+    """Sound: the reply said aloud, or, `made`, a sound that was asked for."""
 
     audio: Audio
+    made: bool = False
 
 
 Part = TextPart | ImagePart | AudioPart
@@ -37,8 +38,9 @@ Part = TextPart | ImagePart | AudioPart
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """The whole answer. `parts` are in order, and there is always one of text; `text`, `audio` and
-    `images` are views of them. `history` continues the conversation; `notes` say what was left out.
+    """The whole answer. `parts` are in order, and there is always one of text; `text`, `audio`,
+    `speech`, `sounds` and `images` are views of them. `history` continues the conversation; `notes`
+    say what was left out.
 
     Raises ValueError without a part of text.
     """
@@ -60,9 +62,20 @@ class Reply:
 
     @property
     def audio(self) -> Audio | None:
-        """The first sound, or None."""
+        """The first sound, speech or made, or None."""
         sounds = [part.audio for part in self.parts if isinstance(part, AudioPart)]
         return sounds[0] if sounds else None
+
+    @property
+    def speech(self) -> Audio | None:
+        """The reply said aloud, or None."""
+        said = [p.audio for p in self.parts if isinstance(p, AudioPart) and not p.made]
+        return said[0] if said else None
+
+    @property
+    def sounds(self) -> tuple[Audio, ...]:
+        """The sounds that were asked for."""
+        return tuple(p.audio for p in self.parts if isinstance(p, AudioPart) and p.made)
 
     @property
     def images(self) -> tuple[np.ndarray, ...]:

@@ -29,7 +29,8 @@ from torch import Tensor
 from lumoomni.artifacts import hash_file
 from lumoomni.config import canonical_json, from_dict, to_dict
 from lumoomni.errors import InputError
-from lumoomni.model.hf_weights import Making, load_thinker, save_thinker
+from lumoomni.model.hf_config import Making, read_config
+from lumoomni.model.hf_weights import load_thinker, save_thinker
 from lumoomni.model.routed import matrices, new_maker
 from lumoomni.model.rows import Rows, RowsConfig, RowThinker
 from lumoomni.model.thinker import Thinker
@@ -252,17 +253,28 @@ def _range_of(space: TokenSpace) -> tuple[int, int]:
 
 def dtype_of(base: Path) -> torch.dtype:
     """The type that a folder's config.json names."""
-    data = json.loads((base / "config.json").read_text())
+    data = read_config(base)
     name = data.get("dtype") or data.get("torch_dtype") or "float32"
-    return getattr(torch, name)
+    found = getattr(torch, str(name), None)
+    if not isinstance(found, torch.dtype):
+        raise InputError(f"{base / 'config.json'} names the type {name!r}, which torch has not")
+    return found
 
 
 def _facts(folder: Path) -> RowFacts:
     path = folder / f"{NAME}.json"
     try:
         data: Any = json.loads(path.read_text())
-        return from_dict(RowFacts, data, where=path.name)
     except (OSError, ValueError) as error:
+        raise InputError(f"{folder} is no package of rows ({error})") from error
+    schema = data.get("schema", SCHEMA) if isinstance(data, dict) else SCHEMA
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise InputError(
+            f"{path} is of schema {schema}, this lumoomni reads up to {SCHEMA}; install a newer one"
+        )
+    try:
+        return from_dict(RowFacts, data, where=path.name)
+    except ValueError as error:
         raise InputError(f"{folder} is no package of rows ({error})") from error
 
 

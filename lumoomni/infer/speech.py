@@ -6,6 +6,7 @@ Does not know: where the reply comes from. The sound does not depend on when tok
 Costs: one Talker step a frame; at 25 frames a second about a twentieth of real time for `nano`.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.talker import Talker
 from lumoomni.model.thinker import Thinker
 from lumoomni.uti.sequence import SequenceBuilder
+
+SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,26 @@ def reply_states(
             )
         )
     return out
+
+
+def breaths(text: str, words: int = 40) -> list[str]:
+    """A text in parts of at most so many words, each ending with a sentence where one ends in time.
+
+    The Talker learned to say a sentence or two, and a Thinker has only so many positions.
+    """
+    found: list[list[str]] = [[]]
+    for sentence in SENTENCE_END.split(text.strip()):
+        left = sentence.split()
+        if found[-1] and len(found[-1]) + len(left) > words:
+            found.append([])
+        while len(found[-1]) + len(left) > words:
+            room = words - len(found[-1])
+            found[-1] += left[:room]
+            left = left[room:]
+            found.append([])
+        found[-1] += left
+    short = len(found) == 1  # said as it stands, to the letter
+    return [text] if short else [" ".join(one) for one in found if one]
 
 
 class TalkerStream:

@@ -16,9 +16,10 @@ from torch import nn
 
 from lumoomni.artifacts import ArtifactWriter
 from lumoomni.codecs.facts import CodecFacts, Kind
-from lumoomni.codecs.pretrained import CodecOptions, read_object
+from lumoomni.codecs.pretrained import CodecOptions
 from lumoomni.codecs.stored import (
     IMAGE,
+    SOUND,
     SPEECH,
     image_entry,
     load_codecs,
@@ -27,7 +28,8 @@ from lumoomni.codecs.stored import (
     speech_entry,
 )
 from lumoomni.codecs.text import TextCodec
-from lumoomni.errors import InputError
+from lumoomni.config import read_object
+from lumoomni.errors import GateFailure, InputError
 from lumoomni.gates import Check, Metric, Report, judge, wilson
 from lumoomni.infer.assemble import gather, save_part
 from lumoomni.media.audio import Audio
@@ -37,18 +39,26 @@ from lumoomni.uti.interface import UTI, TokenSpan
 from lumoomni.uti.space import TokenSpace, new_space
 from lumoomni.uti.space_file import save_space
 
-SAYINGS = ("a small red circle", "What colour is it?", " <|im_end|> is plain text\n", "数 é 🙂", "")
+SAYINGS = (
+    "a small red circle",
+    "What colour is it?",
+    " <|im_end|> is plain text\n",
+    "数 é e\u0301 🙂",
+    "",
+)
 
 
 def build_tokens(model: Path, out: Path, *, unproven: bool = False) -> UTI:
-    """The space of a built model's text, picture codec and speech codec, as an artifact at `out`,
-    audited. A model without a picture codec gives a space without pictures.
+    """The space of a built model's text, picture codec and sound codec, as an artifact at `out`,
+    audited. A model without a picture codec gives a space without pictures, and one without a codec
+    for all sounds has the Talker's.
 
     Raises InputError when the model has no speech codec, or when `out` holds something else.
     """
     _refuse_full(out)
     parts = gather(model, unproven=unproven)
-    thinker, speech = parts.need("thinker"), parts.need(SPEECH)
+    thinker = parts.need("thinker")
+    speech = parts.need(SOUND if SOUND in parts.modules else SPEECH)
     with ArtifactWriter(out) as writer:
         entries = save_codecs(writer.folder, parts.modules.get(IMAGE), speech, parts.settings.mel)
         parts.text_codec.save(writer.folder / TOKENIZER)
@@ -136,7 +146,7 @@ def load_tokens(folder: Path) -> UTI:
 
 
 def _refuse_full(out: Path) -> None:
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out} is not empty; give a new folder for the token space")
 
 
@@ -147,9 +157,15 @@ def _finish(
     entries: dict[Kind, dict[str, Any]],
     made: dict[str, Any],
 ) -> UTI:
-    """The space over what lies in the writer's folder, opened as users will, audited, committed."""
+    """The space over what lies in the writer's folder, opened as users will, audited, committed.
+
+    Raises GateFailure for a space that is not fit, and leaves none.
+    """
     uti = write_space(writer.folder, text_codec, text_size, entries, made)
     report, wanted = Report(metrics=audit(uti)), checks(uti.space)
+    verdict = judge(report, wanted)
+    if not verdict.passed:
+        raise GateFailure("; ".join(verdict.failures()))
     writer.commit(
         kind=KIND,
         config=entries,
@@ -157,7 +173,7 @@ def _finish(
         seed=0,
         report=report,
         checks=wanted,
-        verdict=judge(report, wanted),
+        verdict=verdict,
         abi=uti.space.abi,
     )
     return uti
@@ -181,7 +197,7 @@ def write_space(
 def audit(uti: UTI) -> dict[str, Metric]:
     """Text comes back; media give the same codes after any other and in any company; sound decodes
     whole, or as a picture of the codec's size."""
-    text = [uti.decode(uti.encode(said)) == said for said in SAYINGS]
+    text = [uti.decode(uti.encode(said)) == uti.text_codec.composed(said) for said in SAYINGS]
     found = {"tokens.text_back": wilson(sum(text), len(text))}
     for codec in uti.space.codecs:
         what = NAMES[codec.kind]

@@ -96,7 +96,8 @@ def _decode(data: bytes, name: str, max_seconds: float) -> tuple[np.ndarray, int
 def _decode_av(data: bytes, name: str, max_seconds: float) -> tuple[np.ndarray, int]:
     """Anything that FFmpeg reads: m4a, the sound of a video, ..."""
     try:
-        with av.open(io.BytesIO(data), mode="r") as container:
+        # Titles in another encoding than UTF-8 are no fault of the sound.
+        with av.open(io.BytesIO(data), mode="r", metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise InputError(f"{name} holds no sound; give a file with an audio track")
             stream = container.streams.audio[0]
@@ -132,7 +133,9 @@ def _finish(samples: np.ndarray, given: int, name: str, rate: int, max_seconds: 
     if given <= 0:
         raise InputError(f"{name} has a sample rate of {given} Hz; it must be positive")
     if samples.dtype.kind in "iu":
-        samples = samples.astype(np.float32) / np.iinfo(samples.dtype).max
+        top = (int(np.iinfo(samples.dtype).max) + 1) // (2 if samples.dtype.kind == "u" else 1)
+        # Unsigned samples are silent in the middle of their range.
+        samples = samples.astype(np.float32) / top - (1.0 if samples.dtype.kind == "u" else 0.0)
     elif samples.dtype.kind != "f":
         raise InputError(f"{name} holds {samples.dtype}, not numbers of sound; give floats or ints")
     if samples.ndim == 2:

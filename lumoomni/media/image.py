@@ -110,7 +110,9 @@ def _to_rgb(picture: Image.Image, name: str) -> np.ndarray:
     if picture.mode.startswith("I") or picture.mode == "F":
         # 16-bit and 32-bit greys: Pillow's own conversion would clip them to white.
         grey = np.asarray(picture, dtype=np.float64)
-        top = 65535.0 if grey.max() > 255 else 255.0
+        # "I;16" says how deep it is; "I" and "F" hold either, which their values tell.
+        deep = picture.mode.startswith("I;16") or grey.max() > 255
+        top = 65535.0 if deep else 255.0
         eight = np.clip(grey * (255.0 / top), 0, 255).round().astype(np.uint8)
         return np.repeat(eight[..., None], 3, axis=2)
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:

@@ -39,7 +39,7 @@ def load_video(source: str | Path, fps: float = 1.0, max_frames: int = 64) -> Vi
     times: list[float] = []
     dropped = 0
     try:
-        with av.open(str(path), mode="r") as container:
+        with av.open(str(path), mode="r", metadata_errors="replace") as container:
             if not container.streams.video:
                 raise InputError(f"{path} holds no picture track; give a video file")
             stream = container.streams.video[0]

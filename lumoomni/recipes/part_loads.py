@@ -76,7 +76,7 @@ def shapes_of(configs: dict[str, Any]) -> dict[str, Any]:
             "dtype": torch.float32,
         }
     adopted = configs["adopt_parts"]
-    from lumoomni.model.hf_weights import config_from_hf, read_config
+    from lumoomni.model.hf_config import config_from_hf, read_config
     from lumoomni.stages.adopt_parts import find_model
 
     return {

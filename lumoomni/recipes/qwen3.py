@@ -58,6 +58,7 @@ def _adopt() -> Stage:
         parents=(),
         run=adopt_parts.run,
         checks=adopt_parts.checks,
+        extras=("hf",),
     )
 
 

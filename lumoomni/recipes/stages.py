@@ -67,6 +67,7 @@ def stages(
             parents=tuple(parent for parent in PARENTS[name] if parent in there),
             run=MODULES[name].run,
             checks=MODULES[name].checks,
+            extras=EXTRAS.get(name, ()),
         )
         for name in there
     )
@@ -89,6 +90,10 @@ MODULES = {
     "unify": unify,
     "sweep_connector": sweep_connector,
 }
+EXTRAS: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("tokenize", "train_rows", "pretrain_tokens", "unify"), ("data",)
+)
+"""Shards and their loader."""
 PARENTS: dict[str, tuple[str, ...]] = {
     "pretrain_text": (),
     "train_audio_encoder": ("pretrain_text",),

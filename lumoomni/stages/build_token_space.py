@@ -25,7 +25,7 @@ from lumoomni.audits.token_report import (
 )
 from lumoomni.audits.tokens import TokenAuditConfig, audit_folder, codec_checks, text_checks
 from lumoomni.codecs.facts import Kind
-from lumoomni.codecs.stored import IMAGE, SPEECH
+from lumoomni.codecs.stored import IMAGE, SOUND, SPEECH
 from lumoomni.codecs.text import TextCodec
 from lumoomni.config import canonical_json, to_dict
 from lumoomni.gates import Check, Report, judge
@@ -37,8 +37,7 @@ from lumoomni.uti.folder import TOKENIZER
 from lumoomni.uti.interface import UTI
 
 SOUNDS_KEPT = 3
-SOUND_STAGE, SOUND = "train_sound_codec", "sound_codec"
-"""A codec that keeps sound events as well as speech, where the recipe trains one."""
+SOUND_STAGE = "train_sound_codec"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ reads. The gate asks held-out questions, swaps pictures and sounds, and has the 
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -27,11 +28,13 @@ from lumoomni.audits.speech import word_errors
 from lumoomni.audits.text import heldout_loss
 from lumoomni.codecs.text import TextCodec
 from lumoomni.codecs.vocoder import vocode
-from lumoomni.data.conversation import Encoded, Layout
+from lumoomni.data.conversation import Encoded, Layout, Turn, audio_positions
+from lumoomni.data.feeding import cut_note, shorten
 from lumoomni.data.grouping import LengthGroups
 from lumoomni.data.mixture import InstructData, InstructMixture
 from lumoomni.data.sample import UNTOLD, PictureItem
-from lumoomni.data.sources import open_speech
+from lumoomni.data.sources import Fits, open_speech
+from lumoomni.data.world.sensed import WRITE_DOWN
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, exact
 from lumoomni.infer.assemble import load_part, load_settings, save_part
@@ -190,13 +193,12 @@ def run(context: StageContext) -> Report:
     model.thinker.token_table.weight.requires_grad_(False)
     frozen = fingerprint(model.vision), fingerprint(model.audio)
     layout = layout_of(context, model)
-    data = InstructData(config.mixture, context.seed, model.vision.config.image_size)
-    plain = [layout.encode(data.item("seen", i, "text").turns) for i in range(config.eval_items)]
+    data, notes = open_data(context, config, model, layout)
+    plain = plain_texts(data, layout, config.eval_items, model.thinker)
     before = heldout_loss(model.thinker, plain)
     warm_start(model, data, layout, config)
-    task = InstructTask(
-        model, groups_of(config.loop, layout, data, context.seed), config.hold_weight
-    )
+    groups = groups_of(config.loop, layout, data, context.seed, model.thinker)
+    task = InstructTask(model, groups, config.hold_weight)
     fit(task, config.loop, config.optim, site_of(context), rates_of(config, model))
     model.eval()
     if frozen != (fingerprint(model.vision), fingerprint(model.audio)):
@@ -209,7 +211,7 @@ def run(context: StageContext) -> Report:
     metrics["text.loss_ratio"] = exact(after.value / before.value, n=after.n)
     metrics["speech.readback_wer"] = read_back(context, model, layout, config.eval_items // 2)
     write_examples(context, data, asked)
-    return Report(metrics=metrics)
+    return Report(metrics=metrics, notes=notes)
 
 
 def layout_of(context: StageContext, model: OmniModel) -> Layout:
@@ -224,12 +226,54 @@ def layout_of(context: StageContext, model: OmniModel) -> Layout:
     )
 
 
+def open_data(
+    context: StageContext, config: InstructConfig, model: OmniModel, layout: Layout
+) -> tuple[InstructData, dict[str, str]]:
+    """What is learned from; and notes, also said, about other people's data that is too long."""
+    assert model.vision is not None and model.audio is not None
+    fits = audible(layout, model.audio.config.max_frames, model.thinker.config.max_positions)
+    data = InstructData(config.mixture, context.seed, model.vision.config.image_size, fits)
+    notes = {}
+    for name, talks in data.finite().items():
+        most = model.thinker.config.max_positions
+        said = cut_note(name, talks, layout, most, "the Thinker's max_positions")
+        if said:
+            context.progress.say(said)
+            notes[f"cut: {name}"] = said
+    return data, notes
+
+
+def audible(layout: Layout, frames: int, positions: int) -> Fits:
+    """What speech can be written down whole: cut, its transcript would say more than is heard."""
+    request = Turn(role="user", text=max(WRITE_DOWN, key=len))
+
+    def fits(text: str, seconds: float) -> str:
+        heard = audio_positions(layout.mel.frames(math.ceil(seconds * layout.mel.rate)))
+        said = len(layout.encode((request, Turn(role="assistant", text=text))))
+        whole = heard + 2 + said  # with the sound's two markers
+        if heard <= frames and whole <= positions:
+            return ""
+        return (
+            f"{seconds:.1f} s of sound take {heard} frames, {whole} positions with its text, but "
+            f"the tower has {frames} and the Thinker {positions}; cut it"
+        )
+
+    return fits
+
+
+def plain_texts(data: InstructData, layout: Layout, count: int, thinker: Thinker) -> list[Encoded]:
+    """Held-out text, to be no worse at."""
+    talks = [data.item("seen", i, "text").turns for i in range(data.count("seen", "text", count))]
+    return [shorten(layout.encode(turns), thinker.config.max_positions) for turns in talks]
+
+
 def groups_of(
-    loop: LoopConfig, layout: Layout, data: InstructData, seed: int
+    loop: LoopConfig, layout: Layout, data: InstructData, seed: int, thinker: Thinker
 ) -> LengthGroups[Encoded]:
     """Training conversations, those of like lengths together."""
+    most = thinker.config.max_positions
     return LengthGroups(
-        lambda i: layout.encode(data.item("train", i).turns),
+        lambda i: shorten(layout.encode(data.item("train", i).turns), most),
         batch_size=loop.batch_size,
         seed=seed,
         parts=loop.accumulate,
@@ -259,6 +303,12 @@ def measure(
     with context.progress.task("asking", total=len(plan), unit="task") as bar:
         for task, split in plan:
             asked = examiner.task(task, split, count)
+            left = examiner.data.count(split, task, count) - len(asked)
+            if left:
+                context.progress.say(
+                    f"{context.name}: {left} held-out conversations of {task} leave the Thinker no "
+                    "room to answer and are not asked"
+                )
             name = f"{task}.right" + ("" if split == "seen" else ".unseen")
             metrics[name] = share(asked)
             if task == "write_down":

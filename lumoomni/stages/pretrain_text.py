@@ -5,7 +5,7 @@ text, a key-value cache that changes nothing, and questions answered exactly.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from lumoomni.audits.text import Ngram, heldout_loss, share_right, vocabulary_rows
 from lumoomni.codecs.text import TextCodec
 from lumoomni.data.conversation import Batch, Encoded, Layout, collate, text_turns
+from lumoomni.data.feeding import cut_note, shorten
 from lumoomni.data.grouping import LengthGroups
 from lumoomni.data.sample import Source, TextItem, take
 from lumoomni.data.sources import open_text
@@ -23,7 +24,7 @@ from lumoomni.data.world.sensed import compared_talk, heard_talk, shown_talk
 from lumoomni.data.world.split import share
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Report, exact
-from lumoomni.infer.answer import answer, text_embedder
+from lumoomni.infer.answer import answer, answerable, text_embedder
 from lumoomni.infer.assemble import ModelSettings, save_part, save_settings
 from lumoomni.infer.engine import cached_equals_uncached
 from lumoomni.media.mel import MelConfig
@@ -84,9 +85,32 @@ class TextTask:
         return StepLoss(result.total + self._aux * result.count * out.aux_loss, {})
 
 
-def encode_item(layout: Layout, item: TextItem) -> Encoded:
-    """A text conversation as a sequence with its answers supervised."""
-    return layout.encode(text_turns(item))
+def encode_item(layout: Layout, item: TextItem, most: int) -> Encoded:
+    """A text conversation as a sequence with its answers supervised, its end cut off if need be."""
+    return shorten(layout.encode(text_turns(item)), most)
+
+
+def room(config: PretrainTextConfig) -> int:
+    """Positions of a sequence: the Thinker's, and of other people's text those of a conversation;
+    the micro-world's is as long as it is made."""
+    most = config.thinker.max_positions
+    return most if config.data == "world" else min(most, config.context_tokens)
+
+
+def say_cut(
+    config: PretrainTextConfig, source: Source[TextItem], layout: Layout, context: StageContext
+) -> dict[str, str]:
+    """How much of finite data is cut, said before it is learned from, as a note of the report."""
+    every = (
+        text_turns(source.item(split, i))
+        for split in ("train", "seen")
+        for i in range(source.size(split) or 0)
+    )
+    setting = f"the lesser of {context.name}.context_tokens and thinker.max_positions"
+    said = cut_note(config.data, every, layout, room(config), setting)
+    if said:
+        context.progress.say(said)
+    return {"cut": said} if said else {}
 
 
 def training_lines(source: Source[TextItem], count: int) -> list[str]:
@@ -114,9 +138,10 @@ def run(context: StageContext) -> Report:
         mel=config.mel,
         image_positions=config.shown_positions,
     )
+    notes = say_cut(config, source, layout, context)
     draw = curriculum(config, source, context.seed)
     groups = LengthGroups(
-        lambda i: encode_item(layout, draw(i)),
+        lambda i: encode_item(layout, draw(i), room(config)),
         batch_size=config.loop.batch_size,
         seed=context.seed,
         parts=config.loop.accumulate,
@@ -133,7 +158,7 @@ def run(context: StageContext) -> Report:
             mel=config.mel, template=config.template, context_tokens=config.context_tokens
         ),
     )
-    return report
+    return replace(report, notes={**report.notes, **notes})
 
 
 def curriculum(
@@ -165,8 +190,6 @@ def curriculum(
 
 def new_thinker(config: PretrainTextConfig, codec: TextCodec, seed: int) -> Thinker:
     """A fresh Thinker whose table fits the tokenizer."""
-    from dataclasses import replace
-
     torch.manual_seed(seed)
     return Thinker(replace(config.thinker, vocab_size=vocabulary_rows(codec)))
 
@@ -180,10 +203,12 @@ def measure(
 ) -> Report:
     """Held-out loss beside a 3-gram's, cache equality, exact match; examples go to the artifact."""
     held = take(source, "seen", config.eval_items)
-    encoded = [encode_item(layout, item) for item in held]
-    train = (encode_item(layout, source.item("train", i)) for i in range(10 * config.eval_items))
+    most = room(config)
+    encoded = [encode_item(layout, item, most) for item in held]
+    drawn = (source.item("train", i) for i in range(10 * config.eval_items))
+    train = (encode_item(layout, item, most) for item in drawn)
     trigram = Ngram(3, layout.text_codec.vocab_size).learn(train)
-    asked = [i for i, item in enumerate(held) if len(item.turns) > 1]
+    asked = questions(thinker, layout, held, context)
     said, right = answered(thinker, layout, [held[i] for i in asked])
     ids = torch.from_numpy(max(encoded, key=len).sequence.ids)[None]
     write_examples(context, held, asked, said, right)
@@ -206,6 +231,20 @@ def measure(
         heard = [heard_talk(context.seed, "seen", i) for i in range(count)]
         metrics["text.heard_match"] = share_right(answered(thinker, layout, heard)[1])
     return Report(metrics=metrics)
+
+
+def questions(
+    thinker: Thinker, layout: Layout, held: Sequence[TextItem], context: StageContext
+) -> list[int]:
+    """Places of the held-out items that ask something; what leaves no room to answer is said."""
+    asked = [i for i, item in enumerate(held) if len(item.turns) > 1]
+    room_left = answerable(thinker, layout, [text_turns(held[i])[:-1] for i in asked])
+    if len(room_left) < len(asked):
+        context.progress.say(
+            f"{context.name}: {len(asked) - len(room_left)} of {len(asked)} held-out questions "
+            f"leave no room to answer in {thinker.config.max_positions} positions and are not asked"
+        )
+    return [asked[place] for place in room_left]
 
 
 def answered(

@@ -37,7 +37,7 @@ from lumoomni.model.routed import new_maker
 from lumoomni.model.rows import Rows, RowThinker
 from lumoomni.model.thinker import Thinker
 from lumoomni.pipeline import StageContext
-from lumoomni.runtime import atomic_write_text
+from lumoomni.runtime import atomic_write_text, set_seed
 from lumoomni.stages.token_training import (
     Bench,
     TokenTrainingConfig,
@@ -45,6 +45,7 @@ from lumoomni.stages.token_training import (
     listener_of,
     load_thinker,
     open_bench,
+    share_check,
     share_digits,
     text_share,
     training_sets,
@@ -120,6 +121,7 @@ def run(context: StageContext) -> Report:
     before_text, before = heldout_loss(model.thinker, text), bench.scores(model, tasks)
     sets = training_sets(context, bench)
     share_digits(context, bench, model.rows)
+    set_seed(context.seed)  # new adapters are drawn
     set_learning(model, config)
     task = task_of(context, bench, model, sets)
     rates = {
@@ -273,7 +275,8 @@ def checks(config: PretrainTokensConfig) -> tuple[Check, ...]:
             threshold=config.max_text_loss,
             min_n=20,
             why="learning tokens must not cost the text",
-        )
+        ),
+        share_check(),
     ]
     for task in config.tasks:
         if task in READ:

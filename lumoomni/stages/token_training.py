@@ -26,7 +26,7 @@ from lumoomni.data.token_loader import LoaderConfig
 from lumoomni.data.token_mixture import Curriculum, TokenMix, TokenMixture, shares_of
 from lumoomni.data.world_shards import FreshConfig, fresh_shards
 from lumoomni.errors import InputError
-from lumoomni.gates import Metric, wilson
+from lumoomni.gates import Check, Metric, wilson
 from lumoomni.infer.assemble import holder, load_part, load_settings
 from lumoomni.infer.listen import transcribe
 from lumoomni.media.audio import Audio, load_audio
@@ -270,6 +270,12 @@ def batches_of(bench: Bench, shards: Sequence[ShardSet]) -> Callable[[int], Batc
     )
     pad = bench.uti.space.special(PAD)
     return lambda index: collate(groups.batch(index), pad)
+
+
+def share_check(most: float = 0.05) -> Check:
+    """The gate of `text_share`."""
+    why = "new symbols must not push themselves into text"
+    return Check(metric="text.rows_share", op="<=", threshold=most, min_n=100, why=why)
 
 
 @torch.no_grad()

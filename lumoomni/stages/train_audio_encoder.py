@@ -21,7 +21,7 @@ from lumoomni.data.align import symbol_frames, token_starts
 from lumoomni.data.conversation import audio_positions, pad_mels
 from lumoomni.data.grouping import LengthGroups
 from lumoomni.data.sample import Source, SpeechItem, take
-from lumoomni.data.sources import open_speech
+from lumoomni.data.sources import no_longer, open_speech
 from lumoomni.data.world.language import normalise
 from lumoomni.data.world.speech import WordTime
 from lumoomni.data.world.split import rng
@@ -29,7 +29,7 @@ from lumoomni.gates import Check, Metric, Report, wilson
 from lumoomni.infer.assemble import load_settings, save_part
 from lumoomni.infer.listen import transcribe
 from lumoomni.media.mel import MelConfig, log_mel
-from lumoomni.model.audio import AudioTower, AudioTowerConfig, ctc_needs
+from lumoomni.model.audio import DOWNSAMPLE, AudioTower, AudioTowerConfig, ctc_needs
 from lumoomni.pipeline import StageContext
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.optim import OptimConfig
@@ -200,7 +200,9 @@ def run(context: StageContext) -> Report:
     text = context.parents["pretrain_text"]
     codec = TextCodec.load(text.file("tokenizer.json"))
     mel = load_settings(text).mel
-    source = open_speech(config.data, context.seed)
+    most, name = config.audio.max_frames, f"{context.name}.audio.max_frames"
+    fits = no_longer(most * DOWNSAMPLE * mel.hop / mel.rate, f"{name} {most}")
+    source = open_speech(config.data, context.seed, fits=fits)
     torch.manual_seed(context.seed)
     tower = AudioTower(replace(config.audio, symbols=codec.vocab_size, n_mels=mel.n_mels))
     groups = LengthGroups(
@@ -231,7 +233,7 @@ def measure(
         items = take(source, split, config.eval_items)
         heard = transcribe_items(tower, codec, mel, items)
         metrics[name] = word_errors([item.text for item in items], heard)
-    train = [source.item("train", i) for i in range(config.eval_items)]
+    train = take(source, "train", config.eval_items)
     stuck = [not feasible(codec, mel, item) for item in train]
     metrics["hearing.ctc_infeasible"] = wilson(sum(stuck), len(stuck))
     return Report(metrics=metrics)

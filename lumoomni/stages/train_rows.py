@@ -24,6 +24,7 @@ from lumoomni.stages.token_training import (
     load_thinker,
     open_bench,
     rows_config,
+    share_check,
     share_digits,
     text_bits,
     text_share,
@@ -130,13 +131,7 @@ def checks(config: TrainRowsConfig) -> tuple[Check, ...]:
             min_n=1000,
             why="what the base says of text must not change by a bit",
         ),
-        Check(
-            metric="text.rows_share",
-            op="<=",
-            threshold=config.max_text_share,
-            min_n=100,
-            why="new symbols must not push themselves into text",
-        ),
+        share_check(config.max_text_share),
     ]
     for task in config.tasks:
         found.append(

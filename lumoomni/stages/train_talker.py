@@ -20,13 +20,13 @@ from lumoomni.codecs.vocoder import vocode
 from lumoomni.data.align import frame_owners
 from lumoomni.data.grouping import LengthGroups
 from lumoomni.data.sample import Source, SpeechItem, take
-from lumoomni.data.sources import open_speech
+from lumoomni.data.sources import Fits, no_longer, open_speech
 from lumoomni.gates import Check, Report, wilson
 from lumoomni.infer.assemble import ModelSettings, load_part, load_settings, save_part
 from lumoomni.infer.listen import transcribe, word_times
 from lumoomni.infer.speech import ReplyStates, reply_states, talk
 from lumoomni.media.audio import Audio, save_wav
-from lumoomni.model.audio import AudioTower
+from lumoomni.model.audio import DOWNSAMPLE, AudioTower
 from lumoomni.model.talker import Script, Talker, TalkerConfig
 from lumoomni.model.thinker import Thinker
 from lumoomni.pipeline import StageContext
@@ -35,6 +35,7 @@ from lumoomni.stages.train_codecs import item_mel
 from lumoomni.train.freeze import freeze
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.optim import OptimConfig
+from lumoomni.uti.sequence import SequenceBuilder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,11 +208,32 @@ def run(context: StageContext) -> Report:
         codebook_size=codec.config.codebook_size,
     )
     talker = Talker(shape)
-    source = open_speech(config.data, context.seed)
+    source = open_speech(config.data, context.seed, fits=sayable(studio, shape, context.name))
     task = TalkerTask(talker, studio, source, config)
     fit(task, config.loop, config.optim, site_of(context))
     save_part(context.out, "talker", talker)
     return measure(config, source, studio, talker, context)
+
+
+def sayable(studio: Studio, talker: TalkerConfig, name: str) -> Fits:
+    """What the Talker has frames for, the recogniser too, and the Thinker positions."""
+    mel, tower = studio.settings.mel, studio.tower.config.max_frames
+    heard = no_longer(
+        tower * DOWNSAMPLE * mel.hop / mel.rate, f"the recogniser's max_frames {tower}"
+    )
+    said = no_longer(
+        talker.max_frames / studio.speech_codec.config.frame_rate,
+        f"{name}.talker.max_frames {talker.max_frames}",
+    )
+    most = studio.thinker.config.max_positions
+
+    def fits(text: str, seconds: float) -> str:
+        reply = SequenceBuilder(studio.text_codec, studio.settings.template).open("assistant")
+        positions = len(reply.text(text).close().build())
+        read = f"a text of {positions} positions, but the Thinker has {most}; cut it"
+        return heard(text, seconds) or said(text, seconds) or (read if positions > most else "")
+
+    return fits
 
 
 def measure(
@@ -236,7 +258,7 @@ def measure(
     heard = transcribe(studio.tower, studio.text_codec, studio.settings.mel, spoken)
     for i in range(min(4, len(spoken))):
         save_wav(context.out / f"sample_{i}.wav", Audio(spoken[i], studio.settings.mel.rate))
-    train = [source.item("train", i) for i in range(100)]
+    train = take(source, "train", 100)
     lost = [line is None for line in lines_of(studio, train)]
     metrics = {
         "speech.readback_wer": word_errors(texts, heard),

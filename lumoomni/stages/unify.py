@@ -18,7 +18,6 @@ from lumoomni.audits.making import measure as measure_made
 from lumoomni.audits.text import heldout_loss
 from lumoomni.audits.token_lm import TaskScores
 from lumoomni.data.conversation import Encoded
-from lumoomni.data.mixture import InstructData
 from lumoomni.data.shard_set import ShardSet
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, exact
@@ -117,10 +116,8 @@ def run(context: StageContext) -> Report:
     assert omni.vision is not None and omni.audio is not None
     frozen = fingerprint(omni.vision), fingerprint(omni.audio)
     layout = instruct.layout_of(context, omni)
-    data = InstructData(config.omni.mixture, context.seed, omni.vision.config.image_size)
-    plain = [
-        layout.encode(data.item("seen", i, "text").turns) for i in range(config.omni.eval_items)
-    ]
+    data, notes = instruct.open_data(context, config.omni, omni, layout)
+    plain = instruct.plain_texts(data, layout, config.omni.eval_items, omni.thinker)
     sides = Sides(
         examiner=Examiner(model=omni, layout=layout, data=data),
         plain=plain,
@@ -142,7 +139,7 @@ def run(context: StageContext) -> Report:
     metrics = measure(context, model, sides, spoken_for, scores)
     return Report(
         metrics={**beside(metrics, context.parents), **metrics},
-        notes={"abi": bench.uti.space.abi},
+        notes={"abi": bench.uti.space.abi, **notes},
     )
 
 
@@ -150,7 +147,9 @@ def learn(context: StageContext, sides: Sides, model: One, spoken_for: Thinker) 
     """Both stages' mixtures by turns."""
     config: UnifyConfig = context.config
     bench, omni, examiner = sides.bench, model.omni, sides.examiner
-    groups = instruct.groups_of(config.half, examiner.layout, examiner.data, context.seed)
+    groups = instruct.groups_of(
+        config.half, examiner.layout, examiner.data, context.seed, omni.thinker
+    )
     answers = InstructTask(omni, groups, config.omni.hold_weight, spoken_for)
     share_digits(context, bench, model.tokens.rows)
     pretrain_tokens.set_learning(model.tokens, config.tokens)

@@ -308,6 +308,12 @@ def test_decoding_that_draws_or_ignores_its_codes_is_found() -> None:
     found = run(Grey())[2].metrics["image.own"]
     assert found.value < 0.9, found
 
+    class Flat(CellCodec):
+        def decode(self, coded: Coded) -> np.ndarray:
+            return super().decode(coded) * 0 + np.uint8(128)
+
+    assert run(Flat())[2].metrics["image.own"].value == 0.0
+
 
 def test_a_codec_that_only_encodes_is_not_asked_to_decode() -> None:
     codec = CellCodec()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, normalizers
 
 from lumoomni.codecs.text import SPECIALS, TextCodec
 from lumoomni.errors import InputError
@@ -54,3 +55,26 @@ def test_it_is_saved_and_hashed_by_content(tmp_path: Path) -> None:
         TextCodec.train(["a"], 100)
     with pytest.raises(InputError, match="no special symbol"):
         CODEC.special("<|nothing|>")
+
+
+def test_a_files_truncation_and_padding_are_not_kept(tmp_path: Path) -> None:
+    """Files keep the settings of the last call; text would be cut, or filled up, unsaid."""
+    path = tmp_path / "tokenizer.json"
+    CODEC.save(path)
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=4)
+    tokenizer.save(str(path))
+    codec, text = TextCodec.load(path), "a large red circle above a small blue square"
+    assert codec.encode(text) == CODEC.encode(text) and len(codec.encode("a")) == 1
+
+
+def test_what_composes_says_what_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    CODEC.save(path)
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.save(str(path))
+    codec, apart = TextCodec.load(path), "cafe\u0301"
+    assert codec.decode(codec.encode(apart)) == codec.composed(apart) == "caf\u00e9"
+    assert CODEC.decode(CODEC.encode(apart)) == CODEC.composed(apart) == apart

@@ -131,3 +131,17 @@ def test_sizes_of_pictures(tmp_path: Path) -> None:
     cut: DataReport = check("json", path)
     assert cut.unreadable == 1 and "1.png is damaged" in cut.unreadable_named[0]
     assert cut.pixels is not None and cut.pixels.smallest == (20, 100)
+
+
+def test_transcripts_without_a_word_are_empty_and_captions_of_other_letters_are_not(
+    listing: Listing, tmp_path: Path
+) -> None:
+    report = check("csv", listing([("one", 0.5), ("—", 0.5), ("Привет", 0.5), ("für", 0.5)]))
+    assert (report.empty_texts, report.unusable, report.malformed) == (2, 2, 0)
+    assert "list.csv:3: no word with a letter a to z or a digit in '—'" in report.empty_named[0]
+    assert report.ctc_infeasible_characters == 0.0
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "c.json").write_text(json.dumps([{"image": "a.png", "caption": "Привет"}]))
+    assert check("json", tmp_path / "c.json").unusable == 0
+    (tmp_path / "t.txt").write_text("Привет\n")
+    assert check("txt", tmp_path / "t.txt").unusable == 0

@@ -17,6 +17,7 @@ from lumoomni.data.sample import PictureItem
 from lumoomni.data.sources import (
     SpeechRows,
     TextRows,
+    no_longer,
     open_pictures,
     open_speech,
     open_text,
@@ -295,3 +296,40 @@ def test_the_world_is_a_source() -> None:
     other = many.item("other", 2)
     assert other.text == many.item("seen", 2).text == said.text
     assert not np.array_equal(other.samples[:4000], many.item("seen", 2).samples[:4000])
+
+
+@pytest.mark.parametrize("text", ["—", "Привет, мир"])
+def test_a_transcript_that_no_recogniser_can_spell_is_a_named_problem(
+    tmp_path: Path, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spec = listing(tmp_path, [f"{i}.wav" for i in range(30)])
+    path = tmp_path / "list.csv"
+    path.write_text(path.read_text().replace("words 7", f'"{text}"').replace("words 8", "für"))
+    (problem,) = speech(spec).problems
+    assert "list.csv:9: no word with a letter a to z or a digit in" in problem and text in problem
+    assert "left out 1 of 30 rows" in capfd.readouterr().err
+    path.write_text("wav,text\n" + "".join(f'{i}.wav,"{text}"\n' for i in range(30)))
+    with pytest.raises(InputError, match=r"30 of 30 rows cannot be used.*no word with a letter"):
+        speech(spec)
+
+
+def test_sounds_without_room_are_left_out_by_their_headers_or_else_decoded(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = listing(tmp_path, [f"{i}.wav" for i in range(20)])
+    for name in (3, 4, 5):
+        tone(tmp_path / f"{name}.wav", 0.5)
+    fits = no_longer(0.25, "a model")
+    for told in (sources.sound_seconds, lambda path: None):
+        monkeypatch.setattr(sources, "sound_seconds", told)
+        source = open_speech(spec, 0, fits=fits)
+        assert isinstance(source, SpeechRows) and source.problems == ()
+        assert len(source.rows.train) + len(source.rows.held) == 17
+        said = capfd.readouterr().err
+        assert "left out 3 of 20 rows that are too long" in said and "list.csv:5: 0.5 s" in said
+    monkeypatch.setattr(sources, "sound_seconds", lambda path: 0.1)
+    lied = open_speech(spec, 0, fits=fits)
+    with pytest.raises(InputError, match=r"0.5 s of sound, but a model .*header tells of less"):
+        _ = [lied.item(split, i) for split in ("train", "seen") for i in range(20)]
+    with pytest.raises(InputError, match=r"0 usable rows .* 20 are too long"):
+        open_speech(spec, 0, fits=no_longer(0.05, "a model"))

@@ -1,5 +1,6 @@
 """The Python API: turns, media, history, notes, and clear refusals."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +58,12 @@ def test_streamed_text_is_the_reply_and_speech_comes_with_it(lumo: Lumo) -> None
 def test_a_reply_is_its_parts_in_order(lumo: Lumo) -> None:
     said = lumo.chat("what?", choice=SHORT)
     assert said.parts == (TextPart(text=said.text),) and said.audio is None and said.images == ()
-    spoken = lumo.chat("what?", speak=True, choice=SHORT)
+    wordy = Choice(max_new_tokens=30, temperature=2.0, seed=4)
+    spoken = lumo.chat("what?", speak=True, choice=wordy)
     assert [type(part) for part in spoken.parts] == [TextPart, AudioPart]
     sound = spoken.parts[1]
     assert isinstance(sound, AudioPart) and sound.audio is spoken.audio
-    assert sound.audio.rate == 16000 and spoken.text == said.text
+    assert sound.audio.rate == 16000 and spoken.text
 
 
 def test_a_reply_shows_what_its_parts_hold() -> None:
@@ -122,3 +124,43 @@ def test_what_is_missing_is_named(build: Path, lumo: Lumo, tmp_path: Path) -> No
         blind.chat(image=PICTURE)
     with pytest.raises(InputError, match="no talker yet"):
         lumoomni.load(build / "pretrain_text").speak("a")
+
+
+def test_an_answer_of_nothing_has_no_sound(lumo: Lumo, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: object, **__: object) -> Iterator[SoundChunk]:
+        yield from ()
+
+    voice = lumo._voice()
+    voice.talker.end()
+    assert len(voice.finish()) == 0
+    monkeypatch.setattr(Lumo, "_write", nothing)
+    assert lumo.chat("what?", speak=True, choice=SHORT).audio is None
+
+
+def test_speech_says_where_its_limit_cut_it(lumo: Lumo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Words beyond the limit are never lost without a word."""
+    whole: list[str] = []
+    list(lumo.stream_speech("a red circle", notes=whole))
+    plain = Lumo._voice
+    monkeypatch.setattr(Lumo, "_voice", lambda self: plain(self, 2))
+    notes: list[str] = []
+    chunks = list(lumo.stream_speech("a red circle", notes=notes))
+    assert len(notes) == 1 and "speech was cut at its limit, after 0." in notes[0]
+    assert sum(map(len, chunks)) > 0 and len(whole) <= 1
+    with pytest.warns(UserWarning, match="cut at its limit"):
+        lumo.speak("a red circle")
+    said = lumo.chat("what?", speak=True, choice=Choice(max_new_tokens=20, temperature=2.0))
+    assert any("cut at its limit" in note for note in said.notes)
+
+
+def test_a_text_of_any_length_is_spoken(lumo: Lumo) -> None:
+    """More ids than the Thinker has positions: said in breaths, and each breath as alone."""
+    most = lumo.parts.need("thinker").config.max_positions
+    one = "a large red circle and a small blue square."
+    text = " ".join([one] * (most // 8))
+    assert len(lumo.parts.text_codec.encode(text)) > most
+    stream = lumo.stream_speech(text)
+    assert len(next(stream)) > 0
+    stream.close()
+    with pytest.raises(InputError, match="nothing to say"):
+        list(lumo.stream_speech(" ?! "))

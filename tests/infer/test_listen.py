@@ -3,10 +3,11 @@
 import itertools
 
 import numpy as np
+import pytest
 import torch
 
 from lumoomni.codecs.text import TextCodec
-from lumoomni.infer.listen import ctc_alignment, word_times
+from lumoomni.infer.listen import ctc_alignment, quiet_parts, transcribe, word_times
 from lumoomni.model.audio import AudioTower
 from tests.tiny import MEL, modules, text_codec
 
@@ -55,3 +56,31 @@ def test_words_get_times_that_cover_the_sound() -> None:
         assert one.end_s == two.start_s and one.start_s < one.end_s
     assert word_times(tower, codec, MEL, "...", sound) is None
     assert word_times(tower, codec, MEL, "a red circle " * 30, sound[:1600]) is None
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.4, 1.0, 5.3, 13.0])
+def test_parts_are_the_clip(seconds: float) -> None:
+    sound = np.random.default_rng(1).normal(size=int(16000 * seconds)).astype(np.float32)
+    parts = quiet_parts(sound, 16000, 16000)
+    assert np.array_equal(np.concatenate(parts), sound)
+    assert all(0 < len(part) <= 16000 for part in parts) or len(sound) == 0
+
+
+def test_it_is_cut_where_it_is_quiet() -> None:
+    sound = np.random.default_rng(1).normal(size=32000).astype(np.float32)
+    sound[12000:14000] = 0.0
+    assert 12000 <= len(quiet_parts(sound, 16000, 16000)[0]) <= 14000
+
+
+def test_what_is_long_is_heard_in_parts() -> None:
+    """Longer than the tower's positions; each part as it is heard alone, short clips as ever."""
+    codec = text_codec()
+    tower = modules(codec)["audio"].eval()
+    assert isinstance(tower, AudioTower)
+    most = (tower.config.max_frames - 1) * 8 * MEL.hop
+    stream = np.random.default_rng(2)
+    long = stream.normal(size=2 * most + 5).astype(np.float32) * 0.1
+    short = stream.normal(size=16000).astype(np.float32) * 0.1
+    said = transcribe(tower, codec, MEL, [short, long])
+    alone = [transcribe(tower, codec, MEL, [one])[0] for one in (short, long)]
+    assert said == alone and said[0] == alone[0]

@@ -114,3 +114,20 @@ def test_a_damaged_or_missing_file_is_one_sentence(tmp_path: Path) -> None:
         load_rows(tmp_path)
     with pytest.raises(InputError, match=r"holds no config.json"):
         base_of(tmp_path)
+
+
+def test_a_newer_package_and_a_damaged_base_are_refused(tmp_path: Path) -> None:
+    base, out, _ = packed(tmp_path, True)
+    facts = json.loads((out / f"{NAME}.json").read_text())
+    (out / f"{NAME}.json").write_text(json.dumps({**facts, "schema": 2, "colour": "red"}))
+    with pytest.raises(InputError, match="is of schema 2, this lumoomni reads up to 1"):
+        load_rows(out)
+    whole = json.loads((base / "config.json").read_text())
+    for damaged, why in [
+        ("{", "is not valid JSON"),
+        ("[]", "must hold an object"),
+        (json.dumps({k: v for k, v in whole.items() if k != "hidden_size"}), "has no hidden_size"),
+    ]:
+        (base / "config.json").write_text(damaged)
+        with pytest.raises(InputError, match=why):
+            load_thinker(base)

@@ -10,6 +10,7 @@ from lumoomni.infer.speech import (
     ReplyStates,
     SpeechStream,
     TalkerStream,
+    breaths,
     reply_states,
     talk,
     warm_up,
@@ -149,3 +150,14 @@ def test_warming_up_makes_sound_and_leaves_nothing_behind(parts: Parts) -> None:
 def _counted(samples: np.ndarray, made: list[int]) -> np.ndarray:
     made.append(len(samples))
     return samples
+
+
+def test_a_long_text_is_said_in_breaths() -> None:
+    short = "One two.  Three"
+    assert breaths(short) == [short]
+    text = " ".join(f"This is sentence number {i}." for i in range(30))
+    parts = breaths(text)
+    assert " ".join(parts) == text and len(parts) == 4
+    assert all(part.endswith(".") and len(part.split()) <= 40 for part in parts)
+    endless = " ".join(["word"] * 100)
+    assert [len(part.split()) for part in breaths(endless)] == [40, 40, 20]

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from lumoomni.cli import app
 from lumoomni.codecs.facts import Coded
-from lumoomni.errors import InputError
+from lumoomni.errors import GateFailure, InputError
 from lumoomni.infer.tokens import build_tokens, load_tokens
 from lumoomni.media.audio import Audio, load_audio, save_wav
 from lumoomni.uti.interface import UTI, TokenSpan
@@ -113,7 +113,7 @@ def test_a_flipped_byte_is_found(folder: Path) -> None:
 
 
 def test_the_audit_is_a_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A codec that hears what came before gives other ids: it is stored, and not opened."""
+    """A codec that hears what came before gives other ids: no space is left, and exit code 1."""
     from lumoomni.codecs.speech_tokens import SpeechTokens
 
     plain, calls = SpeechTokens.encode, []
@@ -123,9 +123,15 @@ def test_the_audit_is_a_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return Coded((plain(self, samples).codes + len(calls) // 3) % self.facts.codebook_size)
 
     monkeypatch.setattr(SpeechTokens, "encode", moody)
-    build_tokens(write_model(tmp_path / "model"), tmp_path / "space")
-    with pytest.raises(InputError, match="did not pass its audit"):
-        load_tokens(tmp_path / "space")
+    model, out = write_model(tmp_path / "model"), tmp_path / "space"
+    with pytest.raises(GateFailure, match=r"tokens\.speech_same is .*needed >= 1"):
+        build_tokens(model, out)
+    assert not out.exists()
+    shown = CliRunner().invoke(app, ["tokens", "build", str(model), str(out)])
+    assert shown.exit_code == 1 and "gate failed: tokens.speech_same" in shown.stderr
+    (tmp_path / "file").write_text("")
+    shown = CliRunner().invoke(app, ["tokens", "build", str(model), str(tmp_path / "file")])
+    assert shown.exit_code == 2 and "is not empty" in shown.stderr
 
 
 def test_the_commands_go_there_and_back(folder: Path, tmp_path: Path) -> None:

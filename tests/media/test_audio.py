@@ -34,6 +34,9 @@ def test_channels_doubles_and_integers(tmp_path: Path) -> None:
     ints = (TONE * 32767).astype(np.int16)
     assert np.allclose(load_audio((ints, 16000)).samples, TONE, atol=1e-3)
     assert np.allclose(load_audio((six.T, 16000)).samples, TONE, atol=1e-6)
+    bytes_ = ((TONE + 1) * 127.5).round().astype(np.uint8)
+    assert np.allclose(load_audio((bytes_, 16000)).samples, TONE, atol=1e-2)
+    assert load_audio((np.full(1600, 128, np.uint8), 16000)).silent
 
 
 def test_content_decides_and_not_the_name(tmp_path: Path) -> None:

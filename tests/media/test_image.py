@@ -38,6 +38,11 @@ def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path) -> None:
     assert 120 < array[5, 0, 0] < 136
 
 
+def test_a_dark_sixteen_bit_grey_stays_dark(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 255, np.uint16)).save(tmp_path / "a.png")
+    assert load_image(tmp_path / "a.png").max() <= 1
+
+
 def test_transparency_becomes_white(tmp_path: Path) -> None:
     clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
     assert (load_image(saved(clear, tmp_path / "a.png")) == 255).all()

@@ -65,3 +65,21 @@ def test_unusable_videos_say_why(tmp_path: Path) -> None:
             container.mux(packet)
     with pytest.raises(InputError, match="no picture track"):
         load_video(tmp_path / "sound.wav")
+
+
+def test_a_title_in_another_encoding_is_no_fault(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", 2)
+    with av.open(str(tmp_path / "b.avi"), "w") as container:
+        container.metadata["title"] = "XXXXXXXX"
+        stream = container.add_stream("mpeg4", rate=Fraction(5))
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        grey = np.full((32, 32, 3), 90, np.uint8)
+        for packet in [*stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24"))]:
+            container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    data = (tmp_path / "b.avi").read_bytes()
+    assert b"XXXXXXXX" in data
+    path.write_bytes(data.replace(b"XXXXXXXX", b"caf\xe9 \xff\xfe!"))
+    assert len(load_video(path).frames) == 1

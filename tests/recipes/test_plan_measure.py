@@ -17,7 +17,7 @@ from lumoomni import shapes
 from lumoomni.cli import app
 from lumoomni.errors import InputError
 from lumoomni.model import routed
-from lumoomni.model.hf_weights import config_to_hf
+from lumoomni.model.hf_config import config_to_hf
 from lumoomni.model.lora import LoraSettings
 from lumoomni.model.thinker import ThinkerConfig
 from lumoomni.pipeline import Recipe

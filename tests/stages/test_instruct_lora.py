@@ -140,9 +140,10 @@ def test_merging_writes_a_qwen3_that_transformers_reads(built: Path, tmp_path: P
     with torch.inference_mode():
         torch.testing.assert_close(theirs(IDS).logits, wanted, atol=2e-5, rtol=0)
     codec = text_codec()
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(out / "tokenizer.json"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     said = "a large red circle"
     assert tokenizer(said)["input_ids"] == list(codec.encode(said))
+    assert theirs.generation_config.eos_token_id == codec.special("<|im_end|>")
     again = CliRunner().invoke(app, ["merge", str(built), str(out)])
     assert again.exit_code == 2 and "is not empty" in again.stderr
     bare = CliRunner().invoke(app, ["merge", str(built / "align_connector"), str(tmp_path / "x")])

@@ -1,5 +1,7 @@
 """Every caption parses back to its scene; wrong captions are seen to be wrong."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -103,6 +105,7 @@ def test_answers_are_compared_by_their_words():
     assert exact_match("the color red", ("red", "The colour red!"))
     assert not exact_match("red circle", ("red",))
     assert not exact_match("", ("red",))
+    assert exact_match(" Круг ", ("круг",)) and not exact_match("квадрат", ("круг",))
     assert says_held_out_pair("Two RED stars!") and not says_held_out_pair("red, blue star")
 
 
@@ -112,3 +115,13 @@ def test_bad_requests_say_what_to_do():
         caption(scene, np.random.default_rng(0), "rhyme")
     with pytest.raises(InputError, match="has 0"):
         caption(Scene((), "train", 0))
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_accents_fold_and_plain_text_is_what_it_was(text: str) -> None:
+    words = re.sub(r"[^a-z0-9]+", " ", text.lower().replace("'", "")).split()
+    assert [w for w in normalise(text).split() if w[:6] != "colour"] == [
+        w for w in words if w not in ("color", "colors", "colored") and w[:6] != "colour"
+    ]
+    assert normalise("Für Ångström, naïve café") == "fur angstrom naive cafe"
+    assert normalise("—") == normalise("Привет") == ""
