@@ -220,6 +220,7 @@ class ArtifactWriter:
         verdict: Verdict,
         abi: str | None = None,
         seconds: float = 0.0,
+        inputs: dict[str, str] | None = None,
     ) -> Artifact:
         """Write the manifest and replace whatever stood there.
 
@@ -230,6 +231,7 @@ class ArtifactWriter:
             "kind": kind,
             "files": self._files(),
             "parents": dict(sorted(parents.items())),
+            "inputs": inputs or {},
             "config": meaning(config),
             "config_hash": config_hash(config),
             "abi": abi,

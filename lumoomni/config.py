@@ -9,14 +9,25 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lumoomni.errors import InputError
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """A setting's path, from where one stands; its text; and the whole path, for errors."""
+
+    path: list[str]
+    text: str
+    whole: str
+
 
 WITHOUT_EFFECT = {"effect": False}
 """Metadata of a field that says how something is made and changes nothing of what is made, such as
@@ -67,13 +78,18 @@ def from_dict(cls: type[T], data: Any, where: str = "") -> T:
 
 
 def override(config: T, changes: Iterable[str]) -> T:
-    """Apply `path.to.field=value` changes. Raises InputError for an unknown path or bad value."""
+    """Apply `path.to.field=value` changes, all at once, so that settings that need each other can
+    change together. Raises InputError for an unknown path or bad value.
+
+    Below a setting that is None, they make what it may be; `=none` takes it away.
+    """
+    pairs = []
     for change in changes:
         path, equals, text = change.partition("=")
         if not equals:
             raise InputError(f"{change!r} is no setting; write path.to.setting=value")
-        config = _replace(config, path.split("."), text, path)
-    return config
+        pairs.append(Change(path.split("."), text, path))
+    return _changed(config, pairs) if pairs else config
 
 
 def canonical_json(data: Any) -> str:
@@ -97,29 +113,69 @@ def nearest(wrong: str, known: Iterable[str]) -> str:
     return f"choose one of {', '.join(known)}" if known else "there is nothing to choose from"
 
 
-def _replace(config: Any, path: list[str], text: str, whole: str) -> Any:
-    name, rest = path[0], path[1:]
+def _changed(config: Any, changes: list[Change]) -> Any:
+    """A config or a dict with changes to it and to what lies below."""
+    groups: dict[str, list[Change]] = {}
+    for one in changes:
+        groups.setdefault(one.path[0], []).append(one)
+    values = {name: _changed_field(config, name, group) for name, group in groups.items()}
     if isinstance(config, dict):
-        names = list(config)
-    else:
-        names = [f.name for f in dataclasses.fields(config)]
+        return {**config, **values}
+    return _built(lambda: dataclasses.replace(config, **values), changes)
+
+
+def _changed_field(config: Any, name: str, group: list[Change]) -> Any:
+    """What a field becomes by the changes to it, and then by those below it."""
+    whole, is_dict = group[0].whole, isinstance(config, dict)
+    names = list(config) if is_dict else [f.name for f in dataclasses.fields(config)]
     if name not in names:
         raise InputError(f"no setting {whole!r} ({name!r} is unknown); {nearest(name, names)}")
-    current = config[name] if isinstance(config, dict) else getattr(config, name)
-    if rest:
-        if not dataclasses.is_dataclass(current) and not isinstance(current, dict):
-            raise InputError(f"{whole!r} goes below {name!r}, which is a single value")
-        value = _replace(current, rest, text, whole)
-    elif isinstance(config, dict):
-        value = _parse(type(current), text, whole)
-    else:
-        value = _parse(get_type_hints(type(config))[name], text, whole)
-    if isinstance(config, dict):
-        return {**config, name: value}
+    value = config[name] if is_dict else getattr(config, name)
+    kind = type(value) if is_dict else get_type_hints(type(config))[name]
+    for one in (one for one in group if len(one.path) == 1):
+        value = _parse(kind, one.text, one.whole)
+    below = [Change(one.path[1:], one.text, one.whole) for one in group if len(one.path) > 1]
+    if not below:
+        return value
+    if dataclasses.is_dataclass(value) or isinstance(value, dict):
+        return _changed(value, below)
+    made = _optional(kind)
+    if value is not None or made is None:
+        raise InputError(f"{below[0].whole!r} goes below {name!r}, which is a single value")
+    return _begun(made, below, name)
+
+
+def _begun(kind: type, changes: list[Change], name: str) -> Any:
+    """A dataclass of the fields that are given, and its own defaults."""
+    hints, fields = get_type_hints(kind), dataclasses.fields(kind)
+    given = {one.path[0]: one for one in changes if len(one.path) == 1}
+    for field, one in given.items():
+        if field not in hints:
+            raise InputError(f"no setting {one.whole!r}; {nearest(field, hints)}")
+    bare = dataclasses.MISSING
+    needed = [f.name for f in fields if f.default is bare and f.default_factory is bare]
+    left = [field for field in needed if field not in given]
+    if left:
+        raise InputError(f"{name} is none yet and needs {', '.join(left)} too; give all at once")
+    values = {field: _parse(hints[field], o.text, o.whole) for field, o in given.items()}
+    made = _built(lambda: kind(**values), changes)
+    below = [one for one in changes if len(one.path) > 1]
+    return _changed(made, below) if below else made
+
+
+def _built(make: Callable[[], Any], changes: list[Change]) -> Any:
     try:
-        return dataclasses.replace(config, **{name: value})
+        return make()
     except ValueError as error:
-        raise InputError(f"{whole}={text}: {error}") from error
+        said = ", ".join(f"{one.whole}={one.text}" for one in changes)
+        raise InputError(f"{said}: {error}") from error
+
+
+def _optional(kind: Any) -> type | None:
+    """X of `X | None` for a dataclass X."""
+    if get_origin(kind) not in (Union, types.UnionType):
+        return None
+    return next((one for one in get_args(kind) if dataclasses.is_dataclass(one)), None)
 
 
 def _parse(kind: Any, text: str, where: str) -> Any:
@@ -143,9 +199,12 @@ def _parse(kind: Any, text: str, where: str) -> Any:
         return text.lower() == "true"
     if kind in (int, float):
         try:
-            return kind(text)
+            value = kind(text)
         except ValueError:
             raise InputError(f"{where} must be {kind.__name__}, got {text!r}") from None
+        if not math.isfinite(value):
+            raise InputError(f"{where} must be a finite number, got {text!r}")
+        return value
     if kind is str or kind is Path:
         return kind(text)
     raise InputError(f"{where} cannot be set as one value; set a field below it")

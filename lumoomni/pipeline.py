@@ -31,6 +31,7 @@ from lumoomni.artifacts import (
 from lumoomni.config import canonical_json, config_hash, nearest, to_dict
 from lumoomni.errors import GateFailure, InputError
 from lumoomni.gates import Check, Report, checks_from_dict, checks_to_dict, judge
+from lumoomni.inputs import fingerprints
 from lumoomni.runtime import (
     Progress,
     atomic_write_json,
@@ -119,14 +120,15 @@ class Recipe:
     def override(self, changes: Iterable[str]) -> "Recipe":
         """Apply `stage.path=value` changes. Raises InputError for an unknown stage or path."""
         stages = {stage.name: stage for stage in self.stages}
+        changed: dict[str, list[str]] = {}
         for change in self._spelled_out(changes):
             name, dot, rest = change.partition(".")
             if not dot or "=" not in rest:
                 raise InputError(f"{change!r} is no setting; write stage.path=value")
-            stage = self.stage(name)
-            stages[name] = replace(
-                stages[name], config=configs.override(stages[stage.name].config, [rest])
-            )
+            changed.setdefault(self.stage(name).name, []).append(rest)
+        for name, settings in changed.items():
+            config = configs.override(stages[name].config, settings)
+            stages[name] = replace(stages[name], config=config)
         return replace(self, stages=tuple(stages.values()))
 
     def _spelled_out(self, changes: Iterable[str]) -> Iterator[str]:
@@ -200,7 +202,8 @@ def build(
 def find_current(
     stage: Stage, out: Path, parents: dict[str, Artifact], seed: int
 ) -> Artifact | None:
-    """The stage's artifact if it is intact and was made from just this config and these parents.
+    """The stage's artifact if it is intact and was made from just this config, the files that it
+    names, and these parents.
 
     Under a gate that changed since, it is judged again by what was measured.
     """
@@ -213,6 +216,7 @@ def find_current(
         and artifact.manifest["parents"] == wanted
         and artifact.manifest["seed"] == seed
     )
+    same = same and artifact.manifest.get("inputs", {}) == fingerprints(stage.config)
     if not same or check_files(artifact) or check_seal(artifact):
         return None
     checks = stage.checks(stage.config)
@@ -228,7 +232,8 @@ def _run(
     site: tuple[Progress, threading.Event, str],
 ) -> Artifact:
     progress, stop, device = site
-    work = _scratch(stage, out, parents, seed)
+    inputs = fingerprints(stage.config)
+    work = _scratch(stage, out, parents, seed, inputs)
     _event(out, stage.name, "started")
     progress.say(f"{stage.name}: building")
     began, before = time.monotonic(), _seconds_before(work)
@@ -261,6 +266,7 @@ def _run(
             verdict=verdict,
             abi=_abi(stage.name, writer.folder, parents),
             seconds=seconds,
+            inputs=inputs,
         )
     shutil.rmtree(work)
     _event(out, stage.name, "passed" if verdict.passed else "failed", seconds=round(seconds, 1))
@@ -283,14 +289,18 @@ def _abi(name: str, folder: Path, parents: dict[str, Artifact]) -> str | None:
     return next(iter(found), None)
 
 
-def _scratch(stage: Stage, out: Path, parents: dict[str, Artifact], seed: int) -> Path:
-    """The stage's scratch folder; what another config or other parents left there is discarded."""
+def _scratch(
+    stage: Stage, out: Path, parents: dict[str, Artifact], seed: int, inputs: dict[str, str]
+) -> Path:
+    """The stage's scratch folder; what another config, other parents or other files left there is
+    discarded."""
     work = out / ".work" / stage.name
     owner = canonical_json(
         {
             "config": config_hash(stage.config),
             "parents": {name: parent.hash for name, parent in parents.items()},
             "seed": seed,
+            **({"inputs": inputs} if inputs else {}),
         }
     )
     marker = work / "owner.json"

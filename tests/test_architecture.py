@@ -30,6 +30,7 @@ BASE = {
     "pipeline",
     "inspection",
     "shapes",
+    "inputs",
 }
 TOP = {"errors", "ids", "config", "gates"}
 

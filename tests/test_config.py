@@ -1,6 +1,6 @@
 """Configs survive JSON, refuse what they do not know, and take typed overrides."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -138,3 +138,64 @@ def test_bad_overrides_say_why(change: str, message: str) -> None:
 def test_canonical_json_refuses_nan() -> None:
     with pytest.raises(ValueError, match="JSON"):
         canonical_json({"a": float("nan")})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experts:
+    count: int
+    active: int
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.active > self.count:
+            raise ValueError(f"{self.active} of {self.count} experts cannot be active")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    experts: Experts | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nest:
+    holder: Holder = field(default_factory=Holder)
+    rate: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    low: int = 0
+    high: int = 1
+
+    def __post_init__(self) -> None:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+
+
+def test_settings_that_need_each_other_change_together() -> None:
+    assert override(Pair(), ["low=5", "high=9"]) == Pair(low=5, high=9)
+    with pytest.raises(InputError, match="low=5: low 5 is not below high 1"):
+        override(Pair(), ["low=5"])
+
+
+def test_what_is_none_is_made_of_what_is_given() -> None:
+    """In any order, all at once; `none` takes it away again."""
+    given = ["holder.experts.active=2", "holder.experts.count=4"]
+    made = override(Nest(), given)
+    assert made.holder.experts == Experts(count=4, active=2)
+    assert override(made, ["holder.experts.share=0.25"]).holder.experts == replace(
+        Experts(count=4, active=2), share=0.25
+    )
+    assert override(made, ["holder.experts=none"]) == Nest()
+    with pytest.raises(InputError, match="experts is none yet and needs count too"):
+        override(Nest(), given[:1])
+    with pytest.raises(InputError, match=r"holder.experts.cuont.*did you mean count"):
+        override(Nest(), ["holder.experts.cuont=4"])
+    with pytest.raises(InputError, match="5 of 4 experts cannot be active"):
+        override(Nest(), ["holder.experts.active=5", "holder.experts.count=4"])
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_numbers_are_finite(value: str) -> None:
+    with pytest.raises(InputError, match="rate must be a finite number"):
+        override(Nest(), [f"rate={value}"])

@@ -271,3 +271,28 @@ def test_another_gate_judges_what_was_measured(tmp_path: Path) -> None:
     with pytest.raises(GateFailure):
         build(under(replace(held, metric="unheard.of")), tmp_path, progress=QUIET)
     assert runs(tmp_path)[3:] == ["two"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reads(ToyConfig):
+    data: str = ""
+
+
+def test_files_that_changed_build_again(tmp_path: Path) -> None:
+    """The settings are the same, what they name is not."""
+    listing, folder = tmp_path / "a.json", tmp_path / "media"
+    folder.mkdir()
+    listing.write_text("one")
+    reads = [
+        recipe(two=Reads(data=f"json:{listing}?image_root={folder}")),
+        recipe(two=Reads(data=f"chat=librispeech:{folder}")),
+    ]
+    for number, change in enumerate((listing, folder / "b.wav")):
+        out = tmp_path / f"build{number}"
+        build(reads[number], out, progress=QUIET)
+        build(reads[number], out, progress=QUIET)
+        assert runs(out) == ["one", "two", "three"]
+        change.write_text("two")
+        build(reads[number], out, progress=QUIET)
+        assert runs(out)[3:4] == ["two"]
+        assert verify_all(out)[1] == []

@@ -98,12 +98,16 @@ def score_task(
     limit: int = 0,
     batch: int = 16,
 ) -> TaskScores:
-    """Score held-out samples. Raises InputError when no two sources differ, ValueError for none."""
+    """Score held-out samples; left out are those that some condition makes longer than `limit`.
+
+    A text that was cut in one condition alone would be measured over other ids than in the rest.
+    Raises InputError when no two sources differ or nothing fits, ValueError for none.
+    """
     composer = Composer(space)
     given = {name: parts for name, parts in _conditions(task, samples).items() if parts}
-    made = {
-        name: [compose(composer, parts, limit) for parts in rows] for name, rows in given.items()
-    }
+    made = {name: [compose(composer, parts) for parts in rows] for name, rows in given.items()}
+    if limit:
+        made = _fitting(task, made, limit)
     losses = {name: _score(model, space, rows, batch) for name, rows in made.items()}
     right = made["correct"]
     nats = [frequencies.nats(one) for one in right]
@@ -114,6 +118,18 @@ def score_task(
         uniform=[one[0] for one in nats],
         unigram=[one[1] for one in nats],
     )
+
+
+def _fitting(task: str, made: dict[str, list[Ids]], limit: int) -> dict[str, list[Ids]]:
+    """The samples that fit in every condition."""
+    longest = [max(len(one.ids) for one in rows) for rows in zip(*made.values(), strict=True)]
+    fits = [k for k, length in enumerate(longest) if length <= limit]
+    if not fits:
+        raise InputError(
+            f"none of the {len(longest)} held-out samples of {task} fits into {limit} ids, the "
+            f"shortest takes {min(longest)}; raise the context"
+        )
+    return {name: [rows[k] for k in fits] for name, rows in made.items()}
 
 
 def _conditions(task: str, samples: Sequence[Tokens]) -> dict[str, list[tuple[Part, ...]]]:
@@ -149,16 +165,16 @@ def _emptied(parts: tuple[Part, ...]) -> tuple[Part, ...]:
     return tuple(p if p.target else replace(p, codes=p.codes[:0]) for p in parts)
 
 
-def compose(composer: Composer, parts: Sequence[Part], limit: int) -> Ids:
+def compose(composer: Composer, parts: Sequence[Part]) -> Ids:
     """A sequence; a source text of nothing keeps its two markers."""
     empty = [len(part.codes) == 0 for part in parts]
     if not any(empty):
-        return composer.compose(list(parts), limit=limit)
+        return composer.compose(list(parts))
     filled = [
         replace(part, codes=np.zeros(1, np.int64)) if blank else part
         for part, blank in zip(parts, empty, strict=True)
     ]
-    whole = composer.compose(filled, limit=limit)
+    whole = composer.compose(filled)
     drop = [span.start for span, blank in zip(whole.spans, empty, strict=True) if blank]
     return Ids(np.delete(whole.ids, drop), np.delete(whole.labels, drop), (), ())
 

@@ -7,7 +7,6 @@ Does not know: connectors or Thinkers. Costs: the tower's own forward; SO400M at
 The tower never trains: gradients are off, and `train()` leaves it in evaluation mode.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from lumoomni.config import read_object
 from lumoomni.errors import InputError
 from lumoomni.model.vision import VisionFeatures
 
@@ -91,7 +92,7 @@ def load_siglip(
         from transformers import SiglipVisionConfig, SiglipVisionModel
     except ImportError as error:
         raise InputError("a SigLIP tower needs `pip install lumoomni[hf]`") from error
-    _check_kind(source)
+    check_kind(source)
     shape = SiglipVisionConfig.from_pretrained(source)
     made: Any
     transformers.utils.logging.disable_progress_bar()  # `--json` prints nothing but JSON
@@ -99,8 +100,8 @@ def load_siglip(
         made = SiglipVisionModel.from_pretrained(
             source, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
-    except OSError as error:
-        raise InputError(f"{source} holds no safetensors weights: {error}") from error
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{source} holds no whole safetensors weights: {error}") from error
     model, info = made
     missing = sorted(info["missing_keys"])
     odd = sorted(k for k in info["unexpected_keys"] if not k.startswith(NOT_SEEN))
@@ -115,11 +116,14 @@ def load_siglip(
     config = SiglipTowerConfig(source=source, image_size=size, patch=patch, width=shape.hidden_size)
     # The one that needs no torchvision has a name of its own since transformers 5.
     kind: Any = getattr(transformers, "SiglipImageProcessorPil", None)
-    processor = (kind or transformers.SiglipImageProcessor).from_pretrained(source)
+    try:
+        processor = (kind or transformers.SiglipImageProcessor).from_pretrained(source)
+    except OSError as error:
+        raise InputError(f"{source} has no preprocessor_config.json: {error}") from error
     return SiglipTower(config, model.to(device), processor)
 
 
-def _check_kind(source: str) -> None:
+def check_kind(source: str) -> None:
     """The kind of model, where the folder is here to be looked at."""
     folder = Path(source)
     if not folder.exists():
@@ -127,7 +131,7 @@ def _check_kind(source: str) -> None:
     path = folder / "config.json"
     if not path.is_file():
         raise InputError(f"{path} does not exist; give a Hugging Face checkpoint folder")
-    kind = json.loads(path.read_text()).get("model_type")
+    kind = read_object(path).get("model_type")
     if kind not in KINDS:
         raise InputError(
             f"model_type of {path} is {kind!r}; only {' and '.join(KINDS)} can be loaded (SigLIP2 "

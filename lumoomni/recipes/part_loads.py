@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from lumoomni.errors import InputError
 from lumoomni.model.audio import AudioTower, feature_count
 from lumoomni.model.lora import PLACES, LoraSettings, attach
+from lumoomni.model.siglip import check_kind
 from lumoomni.model.thinker import Thinker
 from lumoomni.model.vision import VisionTower
 from lumoomni.train.freeze import freeze
@@ -92,6 +93,7 @@ def _siglip(folder: Path) -> Any:
         from transformers import SiglipVisionConfig
     except ImportError as error:
         raise InputError("planning with a SigLIP needs `pip install lumoomni[hf]`") from error
+    check_kind(str(folder))
     return SiglipVisionConfig.from_pretrained(folder)
 
 

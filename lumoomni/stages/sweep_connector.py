@@ -41,6 +41,10 @@ class SweepConnectorConfig:
     vision_ln: tuple[bool, ...] = (False, True)
     listed: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for choice in choices(self):
+            settings_of(self, choice)  # whose optimizer refuses rates that are no rates
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:

@@ -132,9 +132,8 @@ class Bench:
         share = shares_of([self.shards], task, 1)[0]
         every = (self.shards.sample("train", i) for i in range(self.shards.len("train")))
         mine = [one for one in every if one.task == share.records[0]][:LEARNED]
-        return known.learn(
-            [composer.sequence(task, one, limit=self.config.context) for one in mine]
-        )
+        whole = [composer.sequence(task, one) for one in mine]
+        return known.learn([one for one in whole if len(one.ids) <= self.config.context])
 
     def scores(self, model: RowThinker, tasks: Sequence[str]) -> dict[str, TaskScores]:
         """Held-out losses of each task, under right, swapped and empty sources."""

@@ -40,7 +40,7 @@ class OptimConfig:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.matrix_lr < 0:
+        if not 0 < self.lr < math.inf or not 0 <= self.matrix_lr < math.inf:
             raise ValueError(f"learning rates must be positive, got {self.lr}, {self.matrix_lr}")
         if not 0 <= self.decay_from <= 1:
             raise ValueError(f"decay_from is a share of the run in [0, 1], got {self.decay_from}")

@@ -331,5 +331,5 @@ def test_sounds_without_room_are_left_out_by_their_headers_or_else_decoded(
     lied = open_speech(spec, 0, fits=fits)
     with pytest.raises(InputError, match=r"0.5 s of sound, but a model .*header tells of less"):
         _ = [lied.item(split, i) for split in ("train", "seen") for i in range(20)]
-    with pytest.raises(InputError, match=r"0 usable rows .* 20 are too long"):
+    with pytest.raises(InputError, match=r"0 usable rows .*20 are too long"):
         open_speech(spec, 0, fits=no_longer(0.05, "a model"))

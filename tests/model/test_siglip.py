@@ -1,6 +1,7 @@
 """SigLIP towers: transformers' own features, frozen for good, and strict about their weights."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lumoomni.errors import InputError
 from lumoomni.model.siglip import load_siglip
+from lumoomni.recipes import part_loads
 
 transformers = pytest.importorskip("transformers")
 
@@ -80,3 +82,21 @@ def test_wrong_pictures_and_folders_are_refused(folder: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match="give a Hugging Face checkpoint folder"):
         (tmp_path / "none").mkdir()
         load_siglip(str(tmp_path / "none"))
+
+
+def test_damaged_folders_are_one_sentence(folder: Path, tmp_path: Path) -> None:
+    """Also where nothing but the shape is read (`lumo plan`)."""
+    for name, why in (("cut", "is not valid JSON"), ("empty", "does not exist; give a")):
+        odd = tmp_path / name
+        odd.mkdir()
+        if name == "cut":
+            (odd / "config.json").write_text('{"model_type": "sig')
+        for look in (load_siglip, part_loads._siglip):
+            with pytest.raises(InputError, match=why):
+                look(str(odd)) if look is load_siglip else look(odd)
+    odd = tmp_path / "weights"
+    shutil.copytree(folder, odd)
+    weights = odd / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:50])
+    with pytest.raises(InputError, match="no whole safetensors weights"):
+        load_siglip(str(odd))

@@ -135,13 +135,25 @@ def test_conditions_keep_the_target_and_obey_the_grammar() -> None:
     assert tuple(scores.losses) == CONDITIONS
     assert scores.counts == [TILES + 2] * 8
     parts = [p if p.target else type(p)(p.kind, p.codes[:0]) for p in parts_of("t2i", samples[0])]
-    empty = compose(Composer(ids), parts, 0)
+    empty = compose(Composer(ids), parts)
     assert Grammar(ids).check(empty.ids.tolist()) == ""
     whole = Composer(ids).sequence("t2i", samples[0])
     assert empty.ids.tolist() == [*whole.ids[:1], *whole.ids[2:]]
     assert (empty.labels != IGNORE).sum() == TILES + 2
     with pytest.raises(ValueError, match="no sample"):
         score_task(made(), ids, "t2i", [], Frequencies(ids))
+
+
+def test_what_fits_in_no_condition_is_left_out_of_all() -> None:
+    """One long text is lent to another sample, too: neither is scored, and none is cut."""
+    ids, samples = space(), [toy(i) for i in range(8)]
+    samples[3] = Toy("3", np.full(9, 2, np.int32), samples[3].image)
+    limit = len(Composer(ids).sequence("t2i", samples[0]).ids)
+    scores = score_task(made(), ids, "t2i", samples, Frequencies(ids), limit=limit)
+    assert [len(rows) for rows in scores.losses.values()] == [6, 6, 6]
+    assert scores.counts == [TILES + 2] * 6
+    with pytest.raises(InputError, match=f"fits into {limit - 1} ids, the shortest takes {limit}"):
+        score_task(made(), ids, "t2i", samples, Frequencies(ids), limit=limit - 1)
 
 
 def test_text_can_weigh_more_and_sums_stay_as_they_are() -> None:
