@@ -51,7 +51,8 @@ class Golden:
     def keep(self, out: Path) -> None:
         """Copy the rows, the latest of each step where a run was killed, and save the pictures."""
         rows = {}
-        for line in (self.folder / LISTING).read_text().splitlines():
+        # Words may hold separators that `splitlines` knows; a line without its end is of a kill.
+        for line in (self.folder / LISTING).read_text().split("\n")[:-1]:
             row = json.loads(line)
             rows[row["step"], row["item"]] = line
         atomic_write_text(out / LISTING, "\n".join(rows[key] for key in sorted(rows)) + "\n")

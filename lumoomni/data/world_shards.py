@@ -167,7 +167,15 @@ def fresh_shards(
             **facts,
         }
         atomic_write_text(folder / INDEX, json.dumps(index, indent=2, ensure_ascii=False) + "\n")
+    _sweep(folder)
     return ShardSet.open(folder, abi=found.abi)
+
+
+def _sweep(folder: Path) -> None:
+    """What a kill left in the middle of a write; no finished file is hidden."""
+    for path in folder.rglob(".*"):
+        if path.is_file():
+            path.unlink()
 
 
 def _write(

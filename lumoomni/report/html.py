@@ -153,7 +153,7 @@ def _examples(artifact: Artifact) -> str:
     parts = []
     listing = artifact.path / "examples.jsonl"
     if listing.is_file():
-        rows = [json.loads(line) for line in listing.read_text().splitlines() if line]
+        rows = [json.loads(line) for line in listing.read_text().split("\n") if line]
         with_pictures = [row for row in rows if row.get("picture")]
         chosen = (with_pictures or rows)[:: max(1, len(with_pictures or rows) // MOST_EXAMPLES)]
         parts += [_example(artifact.path, row) for row in chosen[:MOST_EXAMPLES]]
@@ -186,7 +186,7 @@ def _golden(artifact: Artifact) -> str:
     listing = artifact.path / "golden.jsonl"
     if not listing.is_file():
         return ""
-    rows = [json.loads(line) for line in listing.read_text().splitlines() if line]
+    rows = [json.loads(line) for line in listing.read_text().split("\n") if line]
     steps = sorted({row["step"] for row in rows})
     said = {(row["item"], row["step"]): row for row in rows}
     head = "".join(f"<th>{step}</th>" for step in steps)

@@ -159,9 +159,13 @@ def test_fresh_shards_are_the_same_bytes_by_any_number_and_after_a_stop(
         (names[1], whole),
     ):  # one broken, one as it should be
         (own / "train" / name).write_bytes(data)
+    draft = own / "train" / f".{names[2]}.abcd"  # of a process that was killed while it wrote
+    draft.write_bytes(whole[:9])
     before = (own / "train" / names[1]).stat().st_mtime_ns
     made = fresh_shards(tmp_path, space, config, workers=2, **asked)  # type: ignore[arg-type]
-    assert made.len("train") == 19
+    assert made.len("train") == 19 and not draft.exists()
+    draft.write_bytes(whole[:9])  # and of one before it, whose index was written all the same
+    assert len(fresh_shards(tmp_path, space, config, workers=2, **asked)) == 19  # type: ignore[arg-type]
     assert (own / "train" / names[1]).stat().st_mtime_ns == before
     for path in (folder / "shards.json", *(folder / "train").iterdir()):
         assert path.read_bytes() == (own / path.relative_to(folder)).read_bytes()
