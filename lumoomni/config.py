@@ -175,7 +175,8 @@ def _optional(kind: Any) -> type | None:
     """X of `X | None` for a dataclass X."""
     if get_origin(kind) not in (Union, types.UnionType):
         return None
-    return next((one for one in get_args(kind) if dataclasses.is_dataclass(one)), None)
+    kinds = (one for one in get_args(kind) if isinstance(one, type))
+    return next((one for one in kinds if dataclasses.is_dataclass(one)), None)
 
 
 def _parse(kind: Any, text: str, where: str) -> Any:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lumoomni.data.conversation import Encoded, collate
+from lumoomni.errors import InputError
 from lumoomni.gates import Metric, bootstrap_ratio, wilson
 from lumoomni.ids import IGNORE
 from lumoomni.model.omni import OmniInputs, OmniModel, device_of
@@ -88,11 +89,15 @@ def ablate(
 def strangers(names: Sequence[str]) -> list[int]:
     """For each item another one with another name; a rotation, so that each lends once if it can.
 
-    Raises ValueError when all names are the same.
+    Raises InputError when no two names differ.
     """
     count = len(names)
     if len(set(names)) < 2:
-        raise ValueError(f"all {count} items are called {names[0]!r}: no other picture to lend")
+        called = f"all called {names[0]!r}" if names else "none at all"
+        raise InputError(
+            f"the {count} held-out items are {called}, so that no other one can take its place; "
+            "hold out more of them"
+        )
     chosen = []
     for i, name in enumerate(names):
         chosen.append(next(j for k in range(1, count) if names[j := (i + k) % count] != name))

@@ -171,21 +171,24 @@ def split_metrics(opened: Opened) -> tuple[dict[str, Metric], list[str]]:
     """Assets on two sides, rows that train on what a data set holds out, ids that stand twice, and
     the share of rows that another one repeats; and the first of each by name.
 
-    A row's asset is its medium by its hash, or its text where it has none. Held out are assets of
-    which any row says so, under whatever name they stand elsewhere.
+    A row's assets are its media by their hashes, or its text where it has none. Held out are those
+    of which any row says so, under whatever name and with whatever else they stand elsewhere.
     """
     sides: dict[str, set[str]] = {}
     held: set[str] = set()
     names: Counter[str] = Counter()
     same: Counter[tuple[str, ...]] = Counter()
     for rows in opened:
-        for row, asset in enumerate(_assets(rows)):
-            sides.setdefault(asset, set()).add(rows.strings["split"][row])
+        for row, assets in enumerate(_assets(rows)):
+            for asset in assets:
+                sides.setdefault(asset, set()).add(rows.strings["split"][row])
             if _held(rows.strings["official"][row]):
-                held.add(asset)
+                held.update(assets)
             names[rows.strings["id"][row]] += 1
             words = rows.codes("text", row).tobytes() + b"|" + rows.codes("prompt", row).tobytes()
-            same[asset, rows.strings["task"][row], hashlib.sha256(words).hexdigest()] += 1
+            same[
+                "+".join(assets), rows.strings["task"][row], hashlib.sha256(words).hexdigest()
+            ] += 1
     crossing = [asset for asset, splits in sides.items() if len(splits) > 1]
     trained = [asset for asset in held if "train" in sides[asset]]
     twice = [name for name, n in names.items() if n > 1]
@@ -202,11 +205,11 @@ def split_metrics(opened: Opened) -> tuple[dict[str, Metric], list[str]]:
     return found, said
 
 
-def _assets(rows: Rows) -> Iterator[str]:
+def _assets(rows: Rows) -> Iterator[list[str]]:
     for row in range(len(rows)):
         media = [rows.strings[f"{kind}_sha256"][row] for kind in KINDS]
-        own = "+".join(one for one in media if one)
-        yield own or hashlib.sha256(rows.codes("text", row).tobytes()).hexdigest()
+        own = [one for one in media if one]
+        yield own or [hashlib.sha256(rows.codes("text", row).tobytes()).hexdigest()]
 
 
 def _held(official: str) -> bool:

@@ -39,6 +39,8 @@ OFFICIAL: dict[str, Side] = {
     "dev-other": "eval",
     "test-clean": "eval",
     "test-other": "eval",
+    "train-clean-5": "train",
+    "dev-clean-2": "eval",
     "seen": "eval",
     "unseen": "eval",
 }

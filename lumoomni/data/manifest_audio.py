@@ -5,6 +5,7 @@ are named. A file is found by its whole name, never by how it begins: id 91 is n
 Does not know: whether files can be read. Costs: the listings, and one walk of the sounds' folder.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lumoomni.data.manifest_drafts import (
 from lumoomni.data.readers import read
 from lumoomni.errors import InputError
 
+SPLIT = re.compile(r"(train|dev|test)-[a-z0-9-]+")
 CAPTIONS = tuple(f"caption_{k}" for k in range(1, 6))
 CLOTHO = {
     f"clotho_captions_{split}.csv": split for split in ("development", "validation", "evaluation")
@@ -120,11 +122,15 @@ def ljspeech(path: Path, root: Path | None) -> list[Draft]:
 
 
 def librispeech(path: Path, root: Path | None) -> list[Draft]:
-    """Chapters of {split}/speaker/chapter/, or of one split's folder; the split is its name."""
+    """Chapters of {split}/speaker/chapter/, or of a split's folder or anything in it; the split is
+    that folder's name. A name that only looks like one is refused later, by `held_out`."""
     drafts = []
     for row in read("librispeech", path, root):
-        parts = (path.resolve().name, *Path(row.asset).parts)
-        split = next((part for part in parts if part in OFFICIAL and "-" in part), "")
+        inside = Path(row.asset).parts
+        parts = (*reversed(path.resolve().parts), *inside)
+        known = (part for part in parts if part in OFFICIAL and "-" in part)
+        like = (part for part in (path.resolve().name, *inside) if SPLIT.fullmatch(part))
+        split = next(known, next(like, ""))
         name = f"librispeech:{_stem(row.media, row.where)}"
         drafts.append(from_row(row, name, "sound", split))
     return drafts

@@ -152,12 +152,14 @@ def _align_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) -
 
 
 def _lora_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) -> Iterator[Load]:
-    batch = config.loop.batch_size
-    tower, width, count = vision_load(shapes, batch, trained=False)
-    yield tower
+    """With `pack`, a row counts as a sample, and is full of pictures."""
     shape = configs["align_connector"] if config.fresh is None else as_align(config)
-    yield _perceiver(shapes, shape, batch, width, count)
-    context = {**shapes, "positions": config.context}
+    batch = config.loop.batch_size
+    pictures = batch * max(1, config.pack // shape.latents)
+    tower, width, count = vision_load(shapes, pictures, trained=False)
+    yield replace(tower, run=rest) if config.cache_features else tower
+    yield _perceiver(shapes, shape, pictures, width, count)
+    context = {**shapes, "positions": config.pack or config.context}
     yield adapted_load(context, batch, config.lora, config.checkpointing)
 
 

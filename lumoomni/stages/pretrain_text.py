@@ -175,7 +175,7 @@ def curriculum(
             "micro-world knows what pictures and speech will say; set them to 0 for other data"
         )
     loop = config.loop
-    late = config.sensed_from * loop.steps * loop.accumulate * loop.batch_size
+    late = config.sensed_from * loop.steps * loop.accumulate * loop.batch_size / loop.echo
 
     def draw(index: int) -> TextItem:
         drawn = share("sensed", index) if index >= late else 1.0

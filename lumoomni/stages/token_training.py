@@ -258,7 +258,7 @@ def batches_of(bench: Bench, shards: Sequence[ShardSet]) -> Callable[[int], Batc
     how = LoaderConfig(context=config.context, seed=bench.seed, unsaid=config.unsaid)
     draw: Callable[[int], Encoded] = TokenMixture(shards, config.mix, how, bench.text)
     if config.start is not None:
-        edge = int(config.start_until * loop.steps) * loop.accumulate * loop.batch_size
+        edge = int(config.start_until * loop.steps) * loop.accumulate * loop.batch_size // loop.echo
         draw = Curriculum(TokenMixture(shards, config.start, how, bench.text), draw, edge)
     groups = LengthGroups(
         draw,

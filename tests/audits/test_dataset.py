@@ -191,6 +191,13 @@ def test_a_leaked_clip(good: Good, tmp_path: Path) -> None:
 
     assert {"split_overlap"} <= planted(good, tmp_path, leak)
 
+    def beside(rows: list[Row]) -> None:
+        """The same clip, where training shows a picture with it."""
+        leak(rows)
+        of(rows, "a2t")[0]["image_sha256"] = "f" * 64
+
+    assert {"split_overlap"} <= planted(good, tmp_path / "b", beside)
+
 
 def test_what_a_data_set_holds_out_is_trained_on(good: Good, tmp_path: Path) -> None:
     def train_on(rows: list[Row]) -> None:

@@ -246,6 +246,11 @@ def test_librispeech_keeps_its_splits(tmp_path: Path) -> None:
     assert records[0].text == "MISTER QUILTER 0"
     one, _ = built("librispeech", root / "dev-clean")
     assert {r.official for r in one} == {"dev-clean"} and {r.split for r in one} == {"eval"}
+    below, _ = built("librispeech", root / "dev-clean" / "1272")
+    assert {r.official for r in below} == {"dev-clean"}
+    (root / "dev-clean").rename(root / "dev-clear")
+    with pytest.raises(InputError, match="no official split 'dev-clear'; did you mean dev-clean"):
+        built("librispeech", root)
 
 
 def test_a_plain_folder(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from lumoomni.model.thinker import ThinkerConfig
 from lumoomni.pipeline import Recipe
 from lumoomni.recipes import plan_measure, resolve
 from lumoomni.recipes.loads import loads_of
-from lumoomni.recipes.part_loads import Load, shapes_of
+from lumoomni.recipes.part_loads import Load, rest, shapes_of
 from lumoomni.recipes.plan import named_parameters, plan, trained_stages
 from lumoomni.recipes.plan_measure import (
     MeasureConfig,
@@ -123,6 +123,16 @@ def test_every_way_of_learning_tokens_is_measured(
 def test_adopted_parts_are_measured_without_their_weights(adopted: Recipe) -> None:
     assert compared(adopted) == ["align_connector", "instruct"]
     packed = adopted.override(["align_connector.pack=24", "align_connector.cache_features=true"])
+    assert compared(packed) == ["align_connector", "instruct"]
+
+
+def test_packed_rows_of_adapters_are_planned_as_long_as_they_are(adopted: Recipe) -> None:
+    plain = adopted.override(["instruct.context=64"])
+    packed = plain.override(["instruct.pack=256", "instruct.cache_features=true"])
+    configs = [{one.name: one.config for one in r.stages} for r in (plain, packed)]
+    loads = [{x.name: x for x in loads_of("instruct", c, shapes_of(c))} for c in configs]
+    few, many = (one["thinker"].tokens for one in loads)
+    assert many > few and loads[1]["vision"].run is rest
     assert compared(packed) == ["align_connector", "instruct"]
 
 
