@@ -375,19 +375,15 @@ def checks(config: InstructConfig) -> tuple[Check, ...]:
         ("count.right", config.min_counts),
         ("relation.right", config.min_places),
         ("compare.right", config.min_compare),
+        ("spoken.right", config.min_unseen),
+        ("spoken_look.right", config.min_unseen),
     ):
-        why = "held-out pictures must be described and questioned rightly"
+        why = "held-out pictures and questions must be described and answered rightly"
         if least:
             found.append(check(metric=name, op=">=", threshold=least, why=why))
     for metric in ("swap.picture", "swap.sound"):
-        found.append(
-            check(
-                metric=metric,
-                op=">=",
-                threshold=config.min_follow,
-                why="an answer that does not follow its input ignores it",
-            )
-        )
+        why = "an answer that does not follow its input ignores it"
+        found.append(check(metric=metric, op=">=", threshold=config.min_follow, why=why))
     found.append(
         check(
             metric="speech.readback_wer",
