@@ -101,6 +101,7 @@ def read_index(folder: str | Path) -> dict[str, Any]:
         index = json.loads(read_bytes(where))
         for name in ("abi", "space", "manifest", "counts", "files"):
             index[name]
+        _tables(index)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise InputError(
@@ -108,6 +109,17 @@ def read_index(folder: str | Path) -> dict[str, Any]:
             ) from error
         raise InputError(f"{where} is damaged ({error!r}); tokenize again") from error
     return index
+
+
+def _tables(index: dict[str, Any]) -> None:
+    """Raises TypeError where files or counts are no tables of tables, or rows no number."""
+    for name in ("files", "counts"):
+        said = index[name]
+        if not isinstance(said, dict) or not all(isinstance(one, dict) for one in said.values()):
+            raise TypeError(f"{name} is no table of tables")
+    for split, one in index["counts"].items():
+        if not isinstance(one.get("rows"), int):
+            raise TypeError(f"counts.{split}.rows is {one.get('rows')!r}, no number")
 
 
 def _arrows(index: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -147,7 +159,7 @@ def _codes(
 
 def _manifest_hash(index: dict[str, Any]) -> str:
     said = index["manifest"]
-    return said["sha256"] if isinstance(said, dict) else str(said)
+    return str(said.get("sha256", "")) if isinstance(said, dict) else str(said)
 
 
 def _smoke(

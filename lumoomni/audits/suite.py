@@ -6,7 +6,7 @@ installed. Costs: minutes for a few hundred items on two cores.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from lumoomni.audits.instructed import (
 from lumoomni.audits.judge import judge_available, judge_hears, judged_captions
 from lumoomni.audits.speech import derange, word_errors
 from lumoomni.audits.text import share_right
-from lumoomni.data.conversation import picture_turns
+from lumoomni.data.conversation import Encoded, picture_turns
+from lumoomni.data.feeding import shorten
 from lumoomni.data.mixture import DESCRIBE, InstructData, InstructMixture
 from lumoomni.data.sample import take
 from lumoomni.data.sources import open_pictures, open_speech
@@ -32,7 +33,8 @@ from lumoomni.data.world.language import exact_match
 from lumoomni.data.world.speech import synthesize
 from lumoomni.errors import InputError
 from lumoomni.gates import Metric, Report, bootstrap_mean
-from lumoomni.infer.answer import answer, omni_embedder
+from lumoomni.ids import IGNORE
+from lumoomni.infer.answer import answer, answerable, omni_embedder
 from lumoomni.infer.chat import Lumo
 from lumoomni.infer.listen import transcribe
 from lumoomni.model.vision import VisionTower
@@ -145,16 +147,40 @@ def _captions(
     source = open_pictures(data, SEED, pixels)
     items = take(source, "seen", count)
     encoded = [lumo.layout.encode(picture_turns(item, DESCRIBE)) for item in items]
-    found = ablate(lumo.omni, encoded, [item.caption for item in items], seed=SEED)
+    thinker = lumo.omni.thinker
+    most = thinker.config.max_positions
+    prompts = [picture_turns(item, DESCRIBE)[:-1] for item in items]
+    asked = answerable(thinker, lumo.layout, prompts)
+    shown = within(encoded, most)
+    long = sum(len(made) > most for made in encoded)
+    if long or len(asked) < len(items):
+        notes["pictures"] = (
+            f"of {len(items)} held-out conversations {long} are longer than the {most} positions "
+            f"of the model and are cut to them; {len(items) - len(shown)} have no answer then and "
+            f"are left out of the losses, {len(items) - len(asked)} leave no room for one and are "
+            "not asked"
+        )
+    if not shown or not asked:
+        raise InputError(f"{data}: {notes['pictures']}; hold out shorter ones")
+    found = ablate(
+        lumo.omni, list(shown.values()), [items[place].caption for place in shown], seed=SEED
+    )
     metrics |= {**found.metrics(), **by_length(found, LENGTHS)}
     metrics |= label_facts(encoded, lumo.parts.settings.context_tokens)
-    prompts = [picture_turns(item, DESCRIBE)[:-1] for item in items]
-    said = answer(lumo.parts.need("thinker"), omni_embedder(lumo.omni), lumo.layout, prompts)
-    wanted = [item.caption for item in items]
+    embed = omni_embedder(lumo.omni)
+    said = answer(thinker, embed, lumo.layout, [prompts[place] for place in asked])
+    wanted = [items[place].caption for place in asked]
     metrics["caption.words_wrong"] = word_errors(wanted, said)
     metrics["caption.exact"] = share_right(
         [exact_match(text, (best,)) for text, best in zip(said, wanted, strict=True)]
     )
+
+
+def within(encoded: Sequence[Encoded], most: int) -> dict[int, Encoded]:
+    """Conversations cut to `most` positions, by their places; those left without an answer are
+    left out. Raises InputError where not even the first picture fits."""
+    cut = {place: shorten(made, most) for place, made in enumerate(encoded)}
+    return {p: made for p, made in cut.items() if (made.sequence.labels[1:] != IGNORE).any()}
 
 
 def _seeing(lumo: Lumo, count: int, metrics: dict[str, Metric], notes: dict[str, str]) -> None:

@@ -123,13 +123,16 @@ def ljspeech(path: Path, root: Path | None) -> list[Draft]:
 
 def librispeech(path: Path, root: Path | None) -> list[Draft]:
     """Chapters of {split}/speaker/chapter/, or of a split's folder or anything in it; the split is
-    that folder's name. A name that only looks like one is refused later, by `held_out`."""
+    that folder's name, the innermost where there are several. A name that only looks like one is
+    refused later, by `held_out`."""
     drafts = []
+    above = path.resolve().parts[::-1]
+    # A speaker's and a chapter's folder are numbers; beyond, any folder may be called test-data.
+    first = next((i for i, part in enumerate(above) if not part.isdecimal()), 0)
     for row in read("librispeech", path, root):
-        inside = Path(row.asset).parts
-        parts = (*reversed(path.resolve().parts), *inside)
-        known = (part for part in parts if part in OFFICIAL and "-" in part)
-        like = (part for part in (path.resolve().name, *inside) if SPLIT.fullmatch(part))
+        inside = Path(row.asset).parts[::-1]
+        known = (part for part in (*inside, *above) if part in OFFICIAL and "-" in part)
+        like = (part for part in (*inside, above[first]) if SPLIT.fullmatch(part))
         split = next(known, next(like, ""))
         name = f"librispeech:{_stem(row.media, row.where)}"
         drafts.append(from_row(row, name, "sound", split))

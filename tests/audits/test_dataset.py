@@ -283,6 +283,30 @@ def test_a_listing_that_was_changed_by_hand(mine: Good) -> None:
     assert {"space", "loader_loss"} <= failing(mine)
 
 
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("files", []),
+        ("files", {"train/shard-00000.arrow": "abc"}),
+        ("counts", [1, 2]),
+        ("counts", {"train": 5}),
+        ("counts", {"train": {}}),
+    ],
+)
+def test_a_listing_that_is_no_table_is_damaged(mine: Good, name: str, said: Any) -> None:
+    index = json.loads((mine.folder / INDEX).read_text())
+    (mine.folder / INDEX).write_text(json.dumps({**index, name: said}))
+    with pytest.raises(InputError, match=r"shards\.json is damaged .*tokenize again"):
+        measure(mine.folder, CONFIG)
+
+
+def test_a_file_without_a_hash_counts_as_changed(mine: Good) -> None:
+    index = json.loads((mine.folder / INDEX).read_text())
+    del next(said for name, said in index["files"].items() if name.endswith(".arrow"))["sha256"]
+    (mine.folder / INDEX).write_text(json.dumps(index))
+    assert {"files_whole", "schema"} <= failing(mine)
+
+
 def test_an_id_or_a_row_twice(good: Good, tmp_path: Path) -> None:
     def rename(rows: list[Row]) -> None:
         of(rows, "i2t")[1]["id"] = of(rows, "i2t")[0]["id"]

@@ -249,8 +249,14 @@ def test_librispeech_keeps_its_splits(tmp_path: Path) -> None:
     below, _ = built("librispeech", root / "dev-clean" / "1272")
     assert {r.official for r in below} == {"dev-clean"}
     (root / "dev-clean").rename(root / "dev-clear")
-    with pytest.raises(InputError, match="no official split 'dev-clear'; did you mean dev-clean"):
-        built("librispeech", root)
+    for part in ("", "dev-clear", "dev-clear/1272", "dev-clear/1272/128131"):
+        with pytest.raises(InputError, match="split 'dev-clear'; did you mean dev-clean"):
+            built("librispeech", root / part)
+    # What was unpacked into another split's folder is of its own.
+    (root / "dev-clear").rename(root / "train-clean-100" / "dev-clean")
+    (root / "test-clean").rename(tmp_path / "test-clean")
+    _, report = built("librispeech", root / "train-clean-100")
+    assert report.officials == {"dev-clean": 10, "train-clean-100": 10}
 
 
 def test_a_plain_folder(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from lumoomni.report.html import write_report
 from lumoomni.runtime import Interrupted, Progress
 from lumoomni.stages import align_connector, sweep_connector
 from lumoomni.stages.adopt_parts import find_model
-from tests.stages.toy_folders import captioned, write_world
+from tests.stages.toy_folders import captioned, write_llava, write_world
 
 SMALL = [
     "adopt_parts.dtype=float32",
@@ -125,6 +125,28 @@ def test_eval_measures_pictures_of_any_source(built: Path, world: dict[str, str]
     assert shown.exit_code == 0, shown.output
     found = json.loads(shown.output)
     assert "caption.right" in found["metrics"] and "listening" in found["notes"]
+
+
+def test_eval_cuts_what_the_model_has_no_positions_for(built: Path, tmp_path: Path) -> None:
+    """Long answers are cut, long questions left out, and both are told; nothing left is refused."""
+    items = write_llava(tmp_path, captioned, count=240)
+    long = "red " * 3000
+    for i, item in enumerate(items):
+        if i % 3:
+            item["conversations"][i % 3 - 1]["value"] += long
+    own = tmp_path / "llava.json"
+    asked = ["eval", str(built), "--suite", "pictures", "--data", f"llava:{own}", "--n", "60"]
+    own.write_text(json.dumps(items))
+    shown = CliRunner().invoke(app, [*asked, "--json"])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.output)
+    assert "are longer than the 2048 positions" in found["notes"]["pictures"]
+    assert 0 < found["metrics"]["caption.exact"]["n"] < found["metrics"]["labels.truncated"]["n"]
+    for item in items:
+        item["conversations"][0]["value"] = "<image>" + long
+    own.write_text(json.dumps(items))
+    shown = CliRunner().invoke(app, asked)
+    assert shown.exit_code == 2 and "hold out shorter ones" in " ".join(shown.output.split())
 
 
 def test_kept_features_and_packed_rows_train_the_same_stage(
