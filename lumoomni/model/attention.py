@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumoomni.model.asked import Asked, pick
 from lumoomni.model.fused import SHORT, ShortAttentionFunction
 from lumoomni.model.norm import head_norm_rope
 from lumoomni.model.segments import Segments, gather, scatter_back
@@ -212,11 +213,13 @@ class SelfAttention(nn.Module):
         mask: Tensor | Segments | None = None,
         cached: Tensor | None = None,
         start: int = 0,
+        asked: Asked | None = None,
     ) -> Tensor:
         """Read x [B, T, D], and the columns before `start` of `cached` [2, B, Hkv, S, K] if given.
 
         `rope` is (cos, sin), each [T, K] or [B, T, K]; None leaves positions out. Segments in the
-        mask's place let each document of packed rows read itself alone.
+        mask's place let each document of packed rows read itself alone. With `asked` the result is
+        [room, D]: only those positions go through the last matrix.
         """
         batch, length, _ = x.shape
         heads, kv, width = self.config.heads, self.config.kv_heads, self.config.head_width
@@ -229,7 +232,7 @@ class SelfAttention(nn.Module):
             each = zip(laid[0], laid[1], laid[2], strict=True)
             apart = [self._read(qs, ks, vs, None, True) for qs, ks, vs in each]
             read = scatter_back([one.transpose(1, 2) for one in apart], mask)
-            return self.out(read.reshape(batch, length, heads * width))
+            return self._write(read.reshape(batch, length, heads * width), asked)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cached is not None:
             end = start + length
@@ -238,7 +241,10 @@ class SelfAttention(nn.Module):
             if start:
                 k, v = cached[0, :, :, :end].to(q.dtype), cached[1, :, :, :end].to(q.dtype)
         read = self._read(q, k, v, mask, start == 0)
-        return self.out(read.transpose(1, 2).reshape(batch, length, heads * width))
+        return self._write(read.transpose(1, 2).reshape(batch, length, heads * width), asked)
+
+    def _write(self, read: Tensor, asked: Asked | None) -> Tensor:
+        return self.out(read if asked is None else pick(read, asked))
 
     def _read(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, first: bool) -> Tensor:
         """Attention of q [B, H, T, K]; `first`: no column comes before its first position."""

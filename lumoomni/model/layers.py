@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lumoomni.model.asked import Asked, pick
 from lumoomni.model.attention import AttentionConfig, SelfAttention
 from lumoomni.model.moe import MoE, MoEConfig
 from lumoomni.model.norm import RMSNorm, swiglu
@@ -73,10 +74,11 @@ class Block(nn.Module):
         mask: Tensor | Segments | None = None,
         cached: Tensor | None = None,
         start: int = 0,
+        asked: Asked | None = None,
     ) -> BlockOutput:
-        """Arguments as `SelfAttention.forward`."""
-        read = self.attention(self.attention_norm(x), rope, mask, cached, start)
-        x = x + self.dropout(read)
+        """Arguments as `SelfAttention.forward`; with `asked`, hidden is [room, D]."""
+        read = self.attention(self.attention_norm(x), rope, mask, cached, start, asked)
+        x = (x if asked is None else pick(x, asked)) + self.dropout(read)
         normed = self.ffn_norm(x)
         if self.moe is not None:
             out, aux_loss = self.moe(normed)

@@ -98,10 +98,13 @@ class OmniModel(nn.Module):
         x = scatter(x, inputs.ids, IMAGE_PATCH, images, "image")
         return scatter(x, inputs.ids, AUDIO_FRAME, sounds, "audio")
 
-    def forward(self, inputs: OmniInputs, images: Tensor | None = None) -> ThinkerOutput:
-        """hidden [B, T, D] over the whole batch; padding is never read."""
+    def forward(
+        self, inputs: OmniInputs, images: Tensor | None = None, asked: Tensor | None = None
+    ) -> ThinkerOutput:
+        """hidden [B, T, D] over the whole batch; padding is never read. `asked` as in the
+        Thinker."""
         spec = AttentionSpec(lengths=inputs.lengths, documents=inputs.documents)
-        return self.thinker(self.embed(inputs, images), attention=spec)
+        return self.thinker(self.embed(inputs, images), attention=spec, asked=asked)
 
 
 def _check_widths(

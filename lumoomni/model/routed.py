@@ -97,6 +97,7 @@ class RoutedThinker:
     def __init__(self, thinker: Thinker, maker: Thinker) -> None:
         refuse_unlike(thinker, maker)
         _tie(thinker, maker)
+        self._thinker = thinker
         self._place: list[Route] = []
         # Shares every tensor, and every module that holds no others: only what leads to matrices
         # is new, so that whatever moves or switches the Thinker moves and switches this.
@@ -119,6 +120,7 @@ class RoutedThinker:
     ) -> ThinkerOutput:
         """embeds [B, T, D] -> hidden [B, T, D]; `new` bool [B, T] says whose a position is."""
         self._place[:] = [route_of(new.reshape(-1))]
+        self._view.checkpointing = self._thinker.checkpointing
         return self._view(embeds, attention=attention, cache=cache)
 
 

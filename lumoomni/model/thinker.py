@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lumoomni.model.asked import Asked, asked_rows, put
 from lumoomni.model.attention import (
     AttentionConfig,
     AttentionSpec,
@@ -120,6 +121,7 @@ class Thinker(nn.Module):
             None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.width))
         )
         self.rope = Rope(config.head_width, config.rope_theta, config.max_positions)
+        self.checkpointing = False  # whether a backward computes layers again (train/recompute.py)
         self.init_weights()
 
     def init_weights(self, std: float = 0.02) -> None:
@@ -180,12 +182,14 @@ class Thinker(nn.Module):
         positions: Tensor | None = None,
         attention: AttentionSpec | None = None,
         cache: KVCache | None = None,
-        checkpointing: bool = False,
+        asked: Tensor | None = None,
     ) -> ThinkerOutput:
         """inputs_embeds [B, T, D] -> hidden [B, T, D]; a given cache is read and extended.
 
         `positions` [B, T] default to a count over real tokens that restarts with each document.
         With a cache, `attention` may only carry `keys` and describes the new positions alone.
+        `asked` bool [B, T] names the positions whose states will be read: the others may be left
+        out of the last layer, and are zeros then.
         """
         batch, length, _ = inputs_embeds.shape
         start = 0 if cache is None else cache.length
@@ -200,19 +204,33 @@ class Thinker(nn.Module):
             valid = cache.valid[:, : start + length]
         masks = self._masks(attention, inputs_embeds, start, valid)
         x, losses = self.mix(inputs_embeds, cache, positions), []
+        picked = self._picked(asked, cache)
         for i, block in enumerate(self.blocks):
+            rows = picked if i + 1 == len(self.blocks) else None
             mask = masks[self.config.layer_window(i)]
             cached = None if cache is None else cache.store[i]
-            if checkpointing and cache is None and torch.is_grad_enabled():
-                out = checkpoint(block, x, rope, mask, use_reentrant=False)
+            if self.checkpointing and cache is None and torch.is_grad_enabled():
+                out = checkpoint(block, x, rope, mask, None, 0, rows, use_reentrant=False)
             else:
-                out = block(x, rope, mask, cached, start)
+                out = block(x, rope, mask, cached, start, rows)
             assert isinstance(out, BlockOutput)
             x = out.hidden
             if out.aux_loss is not None:
                 losses.append(out.aux_loss)
         aux_loss = torch.stack(losses).mean() if losses else None
-        return ThinkerOutput(self.norm(x), cache, aux_loss)
+        hidden = self.norm(x)
+        if picked is not None:
+            hidden = put(hidden, picked, inputs_embeds)
+        return ThinkerOutput(hidden, cache, aux_loss)
+
+    def _picked(self, asked: Tensor | None, cache: KVCache | None) -> Asked | None:
+        """What of the last layer can be left out: nothing where its experts are balanced over all
+        positions, and nothing where a compiler needs to know shapes beforehand."""
+        if asked is None or cache is not None or torch.compiler.is_compiling():
+            return None
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        return asked_rows(asked) if last.moe is None else None
 
     def _masks(
         self, spec: AttentionSpec | None, x: Tensor, start: int, valid: Tensor | None

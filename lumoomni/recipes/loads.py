@@ -55,7 +55,8 @@ def loads_of(name: str, configs: dict[str, Any], shapes: dict[str, Any]) -> list
 
 
 def _text_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) -> Iterator[Load]:
-    yield thinker_load(shapes, config.loop.batch_size, trained=True)
+    again = config.loop.checkpointing
+    yield thinker_load(shapes, config.loop.batch_size, trained=True, checkpointing=again)
 
 
 def _audio_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) -> Iterator[Load]:
@@ -144,7 +145,9 @@ def _align_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) -
     tower, width, count = vision_load(shapes, pictures, trained=False)
     yield replace(tower, run=rest) if config.cache_features else tower
     yield _perceiver(shapes, config, pictures, width, count)
-    thinker = thinker_load({**shapes, "positions": length}, batch, trained=False)
+    again = config.loop.checkpointing
+    context = {**shapes, "positions": length}
+    thinker = thinker_load(context, batch, trained=False, checkpointing=again)
     if config.thinker_from < 1:
         yield thinker
     else:  # it is there, and is never asked
@@ -160,7 +163,7 @@ def _lora_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) ->
     yield replace(tower, run=rest) if config.cache_features else tower
     yield _perceiver(shapes, shape, pictures, width, count)
     context = {**shapes, "positions": config.pack or config.context}
-    yield adapted_load(context, batch, config.lora, config.checkpointing)
+    yield adapted_load(context, batch, config.lora, config.loop.checkpointing)
 
 
 def _perceiver(shapes: dict[str, Any], config: Any, batch: int, width: int, count: int) -> Load:
@@ -184,7 +187,7 @@ def _instruct_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any
     yield tower
     ears = audio_load(configs, shapes, batch, trained=False)
     yield ears
-    thinker = thinker_load(shapes, batch, trained=True)
+    thinker = thinker_load(shapes, batch, trained=True, checkpointing=config.loop.checkpointing)
     assert isinstance(thinker.module, Thinker)
     thinker.module.token_table.weight.requires_grad_(False)
     yield thinker

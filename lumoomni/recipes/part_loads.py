@@ -25,6 +25,7 @@ from lumoomni.model.thinker import Thinker
 from lumoomni.model.vision import VisionTower
 from lumoomni.train.freeze import freeze
 from lumoomni.train.loss import CHUNK_ELEMENTS, lm_loss
+from lumoomni.train.recompute import recomputing
 
 SECONDS_OF_SOUND = 10
 FRAMES_A_SYMBOL = 4
@@ -104,6 +105,7 @@ def thinker_load(
     trained: bool,
     name: str = "thinker",
     answers: bool = True,
+    checkpointing: bool = False,
 ) -> Load:
     """A Thinker on a full context. `answers`: a loss is made of its states."""
     with typed(shapes["dtype"]):
@@ -115,12 +117,26 @@ def thinker_load(
     load = Load(
         name=name,
         module=made,
-        run=lambda: thinker_states(made, ids, answers),
+        run=lambda: thinker_states(made, ids, answers, checkpointing),
         trained=trained,
         through=answers,
         tokens=length,
     )
+    if checkpointing:
+        load = computed_again(load, made, ids, 4.0 if trained else 3.0)
     return with_answers(load, made, ids) if answers else load
+
+
+def computed_again(load: Load, made: Thinker, ids: Tensor, times: float) -> Load:
+    """A Thinker's load on ids [B, T] with checkpointing: layers are done again one by one."""
+    layers, width = made.config.layers, made.config.width
+    return replace(
+        load,
+        times=times,
+        counted=lambda: thinker_states(made, ids, True),
+        pieces=layers,
+        piece_bytes=ids.numel() * width * made.token_table.weight.dtype.itemsize,
+    )
 
 
 def thinker_states(made: Thinker, ids: Tensor, grows: bool, checkpointing: bool = False) -> Tensor:
@@ -128,7 +144,8 @@ def thinker_states(made: Thinker, ids: Tensor, grows: bool, checkpointing: bool 
     x = made.embed(ids)
     if grows and not x.requires_grad:
         x = x.detach().requires_grad_()
-    return made(x, checkpointing=checkpointing).hidden
+    with recomputing([made], checkpointing):
+        return made(x).hidden
 
 
 def with_answers(load: Load, made: Thinker, ids: Tensor) -> Load:
@@ -164,12 +181,11 @@ def adapted_load(
         run=lambda: thinker_states(made, ids, True, checkpointing),
         through=True,
         tokens=length,
-        # The adapters' own gradients, thin products, are left out.
-        times=3.0 if checkpointing else 2.0,
+        times=2.0,  # the adapters' own gradients, thin products, are left out
         counted=lambda: thinker_states(made, ids, True),
-        pieces=config.layers if checkpointing else 1,
-        piece_bytes=batch * length * config.width * shapes["dtype"].itemsize * checkpointing,
     )
+    if checkpointing:
+        load = computed_again(load, made, ids, 3.0)
     return with_answers(load, made, ids)
 
 

@@ -153,8 +153,8 @@ def advice(one: StagePlan, memory: float, where: str) -> str:
     if standing < memory:
         return said + (
             f"lower {loop}.batch_size ({one.batch}) and raise {loop}.accumulate "
-            f"({one.accumulate}), shorten its inputs, or keep less for the backward (activation "
-            "checkpointing: Thinker.forward(checkpointing=True))"
+            f"({one.accumulate}), shorten its inputs, or keep less for the backward "
+            f"({loop}.checkpointing=true: activation checkpointing)"
         )
     return said + (
         f"weights, gradients and optimiser alone take {standing / 1e9:.2f} GB, so no batch_size "

@@ -34,7 +34,8 @@ from lumoomni.recipes.part_loads import Load, shapes_of
 from lumoomni.recipes.plan import StagePlan, advice, named_parameters
 from lumoomni.runtime import Progress, resolve_device
 from lumoomni.train.loop import FitSite, LoopConfig, StepLoss, fit
-from lumoomni.train.optim import OptimConfig, bf16_supported
+from lumoomni.train.optim import OptimConfig
+from lumoomni.train.precision import bf16_supported
 
 
 @dataclass(frozen=True, kw_only=True)

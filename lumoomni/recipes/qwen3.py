@@ -67,7 +67,7 @@ def _instruct(*, batch: int, accumulate: int, fresh: FreshConnector | None = Non
     steps = CONVERSATIONS // (batch * accumulate)
     config = InstructLoraConfig(
         fresh=fresh,
-        loop=LoopConfig(steps=steps, batch_size=batch, accumulate=accumulate),
+        loop=LoopConfig(steps=steps, batch_size=batch, accumulate=accumulate, checkpointing=True),
         optim=OptimConfig(
             lr=1e-4, weight_decay=0.0, warmup=round(0.03 * steps), schedule="cosine", decay_from=0.0
         ),

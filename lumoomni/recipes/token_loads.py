@@ -23,6 +23,7 @@ from lumoomni.model.rows import Rows, RowsConfig, RowThinker
 from lumoomni.model.thinker import Thinker
 from lumoomni.recipes.part_loads import (
     Load,
+    computed_again,
     rest,
     stand_in,
     thinker_load,
@@ -32,6 +33,7 @@ from lumoomni.recipes.part_loads import (
 from lumoomni.stages.pretrain_tokens import PretrainTokensConfig, let_learn
 from lumoomni.train.freeze import freeze
 from lumoomni.train.loss import CHUNK_ELEMENTS
+from lumoomni.train.recompute import recomputing
 from lumoomni.train.row_loss import row_loss
 from lumoomni.uti.space import SPECIAL_SLOTS
 
@@ -44,15 +46,17 @@ def token_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) ->
         fake = isinstance(thinker.token_table.weight, FakeTensor)
         let_learn(thinker, config, stand_in if fake else attach)
     rows = _rows(configs, thinker, config)
-    batch, length = config.loop.batch_size, config.context
-    ids = _ids(thinker.config.vocab_size, rows.config.count, batch, length)
-    learns = any(p.requires_grad for p in thinker.parameters())
+    batch, length, words = config.loop.batch_size, config.context, thinker.config.vocab_size
+    ids = _ids(words, rows.config.count, batch, length)
+    plain = ids.clamp(max=words - 1)
+    learns, again = any(p.requires_grad for p in thinker.parameters()), config.loop.checkpointing
     model: list[RowThinker] = []
 
     def run() -> Tensor:
         if not model:  # a maker's view of the Thinker cannot be made of fake tensors
             model.append(RowThinker(thinker, rows, maker))
-        return model[0](ids).hidden
+        with recomputing([thinker], again):
+            return model[0](ids).hidden
 
     load = Load(
         name="thinker",
@@ -62,8 +66,11 @@ def token_loads(configs: dict[str, Any], shapes: dict[str, Any], config: Any) ->
         through=True,
         tokens=length,
         times=3.0 if learns else 2.0 if maker is None else 2.0 + (length - length // 2) / length,
-        counted=lambda: thinker_states(thinker, ids.clamp(max=thinker.config.vocab_size - 1), True),
+        counted=lambda: thinker_states(thinker, plain, True),
     )
+    if again:
+        assert load.times is not None
+        load = computed_again(load, thinker, plain, load.times + 1)
     yield _with_answers(load, thinker, rows, ids)
     yield Load(name="rows", module=rows, run=rest)
     if maker is not None:

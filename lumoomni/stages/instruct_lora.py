@@ -3,8 +3,8 @@
 Trains both on conversations with pictures, every answer of a conversation at once; the Thinker's
 own weights and the tower stay as they were, bit for bit. Saves the connector and the adapters
 alone. Does not know: how adapters are made or read (`model/lora.py`).
-Costs: gradients pass through the whole Thinker; with `checkpointing` one more forward of it, for
-the memory of one block. The gate: the right picture must help, and text must not get worse.
+Costs: gradients pass through the whole Thinker; with `loop.checkpointing` one more forward of it,
+for the memory of one block. The gate: the right picture must help, and text must not get worse.
 """
 
 import hashlib
@@ -63,7 +63,7 @@ from lumoomni.train.devices import resident
 from lumoomni.train.eyes import Eyes
 from lumoomni.train.freeze import fingerprint, freeze
 from lumoomni.train.loop import StepLoss, Watch, fit, site_of
-from lumoomni.train.loss import lm_loss
+from lumoomni.train.loss import lm_loss, predicting
 
 ALIGNED = "align_connector"
 
@@ -93,7 +93,6 @@ class InstructLoraConfig(PictureTrainingConfig):
     lora_rate: float = 0.5
     fresh: FreshConnector | None = None
     """Start with a connector from nothing, in a recipe without `align_connector`."""
-    checkpointing: bool = True
     """Compute each block again in the backward instead of keeping what it computed."""
     eval_batch: int = 16
     golden_times: int = 4
@@ -112,9 +111,7 @@ class InstructLoraConfig(PictureTrainingConfig):
 class InstructLoraTask:
     """Answers to conversations with pictures, through a Thinker with adapters."""
 
-    def __init__(
-        self, model: OmniModel, feed: Feed, eyes: Eyes, *, checkpointing: bool = True
-    ) -> None:
+    def __init__(self, model: OmniModel, feed: Feed, eyes: Eyes) -> None:
         assert isinstance(model.image_connector, PerceiverConnector)
         self.modules: dict[str, nn.Module] = {
             "image_connector": model.image_connector,
@@ -123,7 +120,6 @@ class InstructLoraTask:
         self.helpers = (model,)
         self._connector = model.image_connector
         self._model, self._feed, self._eyes = model, feed, eyes
-        self._checkpointing = checkpointing
 
     def batch(self, index: int) -> Batch:
         return self._feed.batch(index).batch
@@ -138,7 +134,7 @@ class InstructLoraTask:
         hidden = thinker(
             self._model.embed(inputs, self._images(batch)),
             attention=spec,
-            checkpointing=self._checkpointing,
+            asked=predicting(batch.labels),
         ).hidden
         return StepLoss(lm_loss(hidden, batch.labels, thinker.head_weight()).total, {})
 
@@ -206,7 +202,7 @@ def new_task(context: StageContext, config: InstructLoraConfig, bench: Bench) ->
     assert tower is not None
     eyes = Eyes(tower=tower, at_once=config.tower_batch)
     feed = open_feed(context, config, bench.source, bench.layout, eyes)
-    return InstructLoraTask(bench.model, feed, eyes, checkpointing=config.checkpointing)
+    return InstructLoraTask(bench.model, feed, eyes)
 
 
 def _fingerprints(model: OmniModel) -> tuple[str, str]:

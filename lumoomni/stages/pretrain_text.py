@@ -32,7 +32,7 @@ from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.pipeline import StageContext
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
-from lumoomni.train.loss import lm_loss
+from lumoomni.train.loss import lm_loss, predicting
 from lumoomni.train.optim import OptimConfig
 
 SHOWN_QUESTIONS = 6
@@ -78,7 +78,8 @@ class TextTask:
 
     def loss(self, batch: Batch) -> StepLoss:
         thinker = self._thinker
-        out = thinker(thinker.embed(batch.ids), attention=AttentionSpec(lengths=batch.lengths))
+        spec = AttentionSpec(lengths=batch.lengths)
+        out = thinker(thinker.embed(batch.ids), attention=spec, asked=predicting(batch.labels))
         result = lm_loss(out.hidden, batch.labels, thinker.head_weight())
         if out.aux_loss is None:
             return StepLoss(result.total, {})

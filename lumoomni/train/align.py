@@ -20,7 +20,7 @@ from lumoomni.model.omni import OmniInputs, OmniModel
 from lumoomni.model.perceiver import PerceiverConnector
 from lumoomni.train.eyes import Eyes
 from lumoomni.train.loop import StepLoss
-from lumoomni.train.loss import lm_loss
+from lumoomni.train.loss import lm_loss, predicting
 from lumoomni.train.readout import ReadoutConfig, caption_symbols, readout
 
 
@@ -79,7 +79,8 @@ class AlignTask:
             total = aim.readout_weight * total
         if batch.progress >= aim.thinker_from:
             inputs = OmniInputs(ids=made.ids, lengths=made.lengths, documents=made.documents)
-            hidden = model(inputs, self._connector.say(x)).hidden
+            asked = predicting(made.labels)
+            hidden = model(inputs, self._connector.say(x), asked).hidden
             told = lm_loss(hidden, made.labels, model.thinker.head_weight()).total
             parts["thinker"] = float(told.detach())
             total = total + told

@@ -13,9 +13,9 @@ from lumoomni.data.conversation import Batch, Encoded, collate
 from lumoomni.data.grouping import LengthGroups
 from lumoomni.model.omni import OmniInputs, OmniModel
 from lumoomni.model.thinker import Thinker
-from lumoomni.train.hold import drift
+from lumoomni.train.hold import drift, of_text
 from lumoomni.train.loop import StepLoss
-from lumoomni.train.loss import lm_loss
+from lumoomni.train.loss import lm_loss, predicting
 
 
 class InstructTask:
@@ -55,7 +55,10 @@ class InstructTask:
             mels=batch.mels,
             mel_lengths=batch.mel_lengths,
         )
-        hidden = self._model(inputs).hidden
+        asked = predicting(batch.labels)
+        if self._before is not None:
+            asked |= of_text(self._before, batch.ids, batch.lengths)
+        hidden = self._model(inputs, asked=asked).hidden
         result = lm_loss(hidden, batch.labels, self._model.thinker.head_weight())
         if self._before is None:
             return StepLoss(result.total, {})

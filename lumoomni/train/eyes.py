@@ -24,7 +24,7 @@ from lumoomni.model.siglip import SiglipTower
 from lumoomni.model.vision import VisionTower
 from lumoomni.runtime import Progress
 from lumoomni.train.freeze import fingerprint
-from lumoomni.train.optim import bf16_supported
+from lumoomni.train.precision import bf16_supported
 
 
 @dataclass(frozen=True, kw_only=True)

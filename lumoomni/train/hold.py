@@ -13,15 +13,21 @@ from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.thinker import Thinker
 
 
+def of_text(before: Thinker, ids: Tensor, lengths: Tensor) -> Tensor:
+    """bool [B, T]: the tokens of rows in which every id is one of `before`'s own."""
+    real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    known = (ids >= 0) & (ids < before.config.vocab_size)
+    return real & (known | ~real).all(1, keepdim=True)
+
+
 def drift(before: Thinker, hidden: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
     """How far the states of rows of plain text are from what they were, as a share of their size.
 
     hidden [B, T, D] of ids [B, T]; a mean over the tokens of the rows in which every id is one of
     `before`'s own, 0 where there is no such row.
     """
-    real = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-    known = (ids >= 0) & (ids < before.config.vocab_size)
-    rows = (known | ~real).all(1).nonzero()[:, 0]
+    real = of_text(before, ids, lengths)
+    rows = real.any(1).nonzero()[:, 0]
     if not len(rows):
         return hidden.new_zeros(())
     real = real[rows]

@@ -16,19 +16,22 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from lumoomni.config import WITHOUT_EFFECT
 from lumoomni.pipeline import StageContext
 from lumoomni.runtime import Interrupted, Progress, resolve_device
 from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lumoomni.train.crew import Crew, crew, crew_size
 from lumoomni.train.devices import resident, to_device
-from lumoomni.train.optim import OptimConfig, Optimizers, bf16_supported
+from lumoomni.train.optim import OptimConfig, Optimizers
+from lumoomni.train.precision import bf16_supported
+from lumoomni.train.recompute import recomputing
 
 CPU = torch.device("cpu")
 
@@ -43,13 +46,15 @@ class LoopConfig:
     echo: int = 1
     """How often each training sample comes, for stages that group samples by length."""
     bf16: bool = True
-    """Autocast to bfloat16 where the processor computes it; elsewhere fp32 is used and logged."""
+    """Autocast to bfloat16 where that is faster (`train/precision.py`); elsewhere float32."""
     compile: bool = False
-    log_every: int = 10
-    checkpoint_seconds: float = 30.0
-    prefetch: int = 2
+    checkpointing: bool = field(default=False, metadata=WITHOUT_EFFECT)
+    """Compute the Thinker's layers again in the backward instead of keeping them."""
+    log_every: int = field(default=10, metadata=WITHOUT_EFFECT)
+    checkpoint_seconds: float = field(default=30.0, metadata=WITHOUT_EFFECT)
+    prefetch: int = field(default=2, metadata=WITHOUT_EFFECT)
     """Micro-batches that a process has ready ahead of its updates."""
-    makers: int = 1
+    makers: int = field(default=1, metadata=WITHOUT_EFFECT)
     """Threads that make them: more where pictures are decoded for a fast device."""
 
     def __post_init__(self) -> None:
@@ -140,7 +145,8 @@ def fit(
         module.train()
         if loop.compile:
             module.compile()
-    with resident((*task.modules.values(), *getattr(task, "helpers", ())), site.device):
+    parts = (*task.modules.values(), *getattr(task, "helpers", ()))
+    with resident(parts, site.device), recomputing(parts, loop.checkpointing):
         result = _fit(task, loop, optim, site, rate_scale)
     for module in task.modules.values():
         module.eval()

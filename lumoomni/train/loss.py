@@ -67,6 +67,11 @@ def lm_loss(
     return LossSum(total, count)
 
 
+def predicting(labels: Tensor) -> Tensor:
+    """bool [B, T]: the positions whose states predict something in UNSHIFTED labels [B, T]."""
+    return F.pad(labels[:, 1:] != IGNORE, (0, 1))
+
+
 def token_losses(hidden: Tensor, labels: Tensor, head_weight: Tensor) -> Tensor:
     """Loss in nats at each position [B, T - 1] (0 where unsupervised), for audits; no gradient."""
     with torch.no_grad():

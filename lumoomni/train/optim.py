@@ -16,6 +16,7 @@ from torch import nn
 
 from lumoomni.train.crew import Crew
 from lumoomni.train.muon import Muon
+from lumoomni.train.precision import bf16_supported
 
 # Embedding tables and output heads are 2-D too, but their rows are independent symbols: AdamW.
 NOT_MATRICES = (
@@ -148,13 +149,6 @@ class Optimizers:
             member.load_state_dict(
                 {"state": state, "param_groups": member.state_dict()["param_groups"]}
             )
-
-
-def bf16_supported(device: torch.device) -> bool:
-    """True when bfloat16 arithmetic is native here; emulated bfloat16 is slower than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
 def _make(groups: list[dict], config: OptimConfig, *, muon: bool) -> torch.optim.Optimizer:

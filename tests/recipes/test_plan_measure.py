@@ -242,7 +242,9 @@ def test_a_peak_is_seen_after_it_has_gone() -> None:
 def test_checkpointing_keeps_less_and_computes_more(adopted: Recipe) -> None:
     more = ["adopt_parts.dtype=float32", "instruct.context=64"]
     (with_it,) = plan(adopted.override(more), only="instruct")
-    (without,) = plan(adopted.override([*more, "instruct.checkpointing=false"]), only="instruct")
+    (without,) = plan(
+        adopted.override([*more, "instruct.loop.checkpointing=false"]), only="instruct"
+    )
     assert with_it.activations < without.activations and with_it.flops > without.flops
     rank = adopted.stage("instruct").config.lora.rank
     (double,) = plan(adopted.override([f"instruct.lora.rank={2 * rank}"]), only="instruct")

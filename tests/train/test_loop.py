@@ -14,7 +14,8 @@ from lumoomni.errors import InputError
 from lumoomni.runtime import Interrupted, Progress
 from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lumoomni.train.loop import FitSite, LoopConfig, StepLoss, fit
-from lumoomni.train.optim import OptimConfig, Optimizers, bf16_supported, rate_at
+from lumoomni.train.optim import OptimConfig, Optimizers, rate_at
+from lumoomni.train.precision import bf16_supported
 
 OPTIM = OptimConfig(lr=1e-2, matrix_lr=0.02, warmup=3)
 

@@ -30,6 +30,7 @@ from lumoomni.model.moe import MoEConfig
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.train.freeze import fingerprint
 from lumoomni.train.loss import lm_loss
+from lumoomni.train.recompute import recomputing
 from tests.compiler import needs_compiler
 
 pytest.importorskip("peft")
@@ -63,7 +64,8 @@ def shake(thinker: Thinker) -> None:
 
 def trained_way(thinker: Thinker) -> Tensor:
     """Logits as training computes them: gradients on, checkpointing on."""
-    hidden = thinker(thinker.embed(IDS).requires_grad_(), checkpointing=True).hidden
+    with recomputing([thinker], True):
+        hidden = thinker(thinker.embed(IDS).requires_grad_()).hidden
     return thinker.head(hidden).detach()
 
 
@@ -150,7 +152,8 @@ def test_a_fresh_adapter_does_nothing_and_alone_is_trained() -> None:
     names = [name for name, p in thinker.named_parameters() if p.requires_grad]
     assert len(names) == 16 and all("lora_" in name for name in names)
     shake(thinker)
-    hidden = thinker(thinker.embed(IDS), checkpointing=True).hidden
+    with recomputing([thinker], True):
+        hidden = thinker(thinker.embed(IDS)).hidden
     lm_loss(hidden, IDS, thinker.head_weight()).total.backward()
     grads = {name: p.grad for name, p in thinker.named_parameters()}
     assert all((grads[name] is None) == ("lora_" not in name) for name in grads)

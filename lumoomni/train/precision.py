@@ -1,0 +1,40 @@
+"""Where bfloat16 pays, by the processor alone, so that a run goes on as it was begun.
+
+Knows: kinds of processors. Does not know: models, or what is cast. Costs: one file read, once.
+"""
+
+import platform
+import re
+from functools import cache
+from pathlib import Path
+
+import torch
+
+
+def bf16_supported(device: torch.device) -> bool:
+    """True when bfloat16 products are faster here than float32 ones.
+
+    Among CPUs that is so with Intel's AMX and with AMD's AVX512-BF16. An Intel core that has
+    AVX512-BF16 alone, as virtual machines often show it, does half as many operations a second in
+    bfloat16 as in float32 (`python -m benchmarks.shapes`); any other emulates it.
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and _bf16_pays()
+
+
+@cache
+def _bf16_pays() -> bool:
+    if torch.cpu._is_amx_tile_supported():
+        return True
+    return torch.cpu._is_avx512_bf16_supported() and "AMD" in _maker()
+
+
+def _maker() -> str:
+    """Who made this processor, in its own words: GenuineIntel, AuthenticAMD."""
+    try:
+        known = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return platform.processor()
+    found = re.search(r"^vendor_id\s*:\s*(\S+)", known, re.MULTILINE)
+    return found[1] if found else platform.processor()
