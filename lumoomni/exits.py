@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from lumoomni.errors import GateFailure, InputError
+from lumoomni.errors import GateFailure, InputError, RunFailure
 from lumoomni.runtime import Interrupted
 
 
@@ -22,7 +22,7 @@ def verb() -> Iterator[None]:
     """Wrap a command's body."""
     try:
         yield
-    except InputError as error:
+    except (InputError, RunFailure) as error:
         _leave(f"error: {error}", 2)
     except GateFailure as error:
         _leave(f"gate failed: {error}", 1)

@@ -294,11 +294,12 @@ def measure(
 ) -> tuple[dict[str, Metric], list[Asked]]:
     """Every task on held-out data, and the swaps; with what was asked and said."""
     count, metrics, kept = config.eval_items, {}, []
-    world = config.mixture.pictures == "world"
+    world, spoken = config.mixture.pictures == "world", config.mixture.text == "world"
     plan = [("caption", "seen"), ("write_down", "seen"), ("text", "seen")]
     if world:
         plan += [("caption", "unseen"), ("look", "seen"), ("look", "unseen")]
-        plan += [("spoken", "seen"), ("spoken_look", "seen"), ("compare", "seen")]
+        plan += [("spoken", "seen")] if spoken else []
+        plan += [("spoken_look", "seen"), ("compare", "seen")]
         plan += [("count", "seen"), ("relation", "seen")]
     with context.progress.task("asking", total=len(plan), unit="task") as bar:
         for task, split in plan:
@@ -317,7 +318,8 @@ def measure(
             bar.update(1)
     if world:
         metrics["swap.picture"] = picture_swap(examiner, count)
-        metrics["swap.sound"] = sound_swap(examiner, count)
+        if spoken:
+            metrics["swap.sound"] = sound_swap(examiner, count)
         metrics["look.right.grey_picture"] = blind_gap(examiner, count)
     return metrics, kept
 
@@ -367,6 +369,8 @@ def checks(config: InstructConfig) -> tuple[Check, ...]:
     ]
     if config.mixture.pictures != "world":
         return tuple(found)
+    # Spoken questions are the micro-world's text; who learns other text is asked none.
+    silent = ("spoken.right", "swap.sound") if config.mixture.text != "world" else ()
     for name, least in (
         ("caption.right", config.min_seen),
         ("caption.right.unseen", config.min_unseen_captions),
@@ -379,11 +383,12 @@ def checks(config: InstructConfig) -> tuple[Check, ...]:
         ("spoken_look.right", config.min_unseen),
     ):
         why = "held-out pictures and questions must be described and answered rightly"
-        if least:
+        if least and name not in silent:
             found.append(check(metric=name, op=">=", threshold=least, why=why))
     for metric in ("swap.picture", "swap.sound"):
         why = "an answer that does not follow its input ignores it"
-        found.append(check(metric=metric, op=">=", threshold=config.min_follow, why=why))
+        if metric not in silent:
+            found.append(check(metric=metric, op=">=", threshold=config.min_follow, why=why))
     found.append(
         check(
             metric="speech.readback_wer",

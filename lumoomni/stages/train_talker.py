@@ -21,6 +21,7 @@ from lumoomni.data.align import frame_owners
 from lumoomni.data.grouping import LengthGroups
 from lumoomni.data.sample import Source, SpeechItem, take
 from lumoomni.data.sources import Fits, no_longer, open_speech
+from lumoomni.errors import InputError
 from lumoomni.gates import Check, Report, wilson
 from lumoomni.infer.assemble import ModelSettings, load_part, load_settings, save_part
 from lumoomni.infer.listen import transcribe, word_times
@@ -146,9 +147,7 @@ class TalkerTask:
             line = lines_of(self._studio, [item])[0]
             if line is not None:
                 return line
-        raise RuntimeError(
-            "fifty utterances in a row have no usable word times; run lumo data check"
-        )
+        raise InputError("fifty utterances in a row have no usable word times; run lumo data check")
 
     def batch(self, index: int) -> TalkerBatch:
         return talker_batch(self._groups.batch(index))

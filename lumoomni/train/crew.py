@@ -29,6 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lumoomni.errors import InputError, RunFailure
 from lumoomni.runtime import Interrupted
 
 NOTE_BYTES = 1 << 14
@@ -86,7 +87,7 @@ class Crew:
             ) from error
 
 
-class CrewBroken(RuntimeError):
+class CrewBroken(RunFailure):
     """Another member of the crew has stopped."""
 
 
@@ -211,8 +212,10 @@ def _member(memory: Memory) -> Iterator[None]:
         status = 0
     except Interrupted:
         status = 0
-    except CrewBroken:
-        pass
+    except RunFailure:
+        pass  # all members meet it, and the first says it
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
     except BaseException:  # noqa: BLE001 - nothing may escape into the parent's code
         traceback.print_exc()
     finally:

@@ -15,7 +15,6 @@ of cores.
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lumoomni.config import WITHOUT_EFFECT
+from lumoomni.errors import RunFailure
 from lumoomni.pipeline import StageContext
 from lumoomni.runtime import Interrupted, Progress, resolve_device
 from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -31,6 +31,7 @@ from lumoomni.train.crew import Crew, crew, crew_size
 from lumoomni.train.devices import resident, to_device
 from lumoomni.train.optim import OptimConfig, Optimizers
 from lumoomni.train.precision import bf16_supported
+from lumoomni.train.prefetch import Prefetch
 from lumoomni.train.recompute import recomputing
 
 CPU = torch.device("cpu")
@@ -138,7 +139,7 @@ def fit(
 ) -> FitResult:
     """Train `task` for `loop.steps` updates, from the last checkpoint in `site.work` if any.
 
-    Raises Interrupted after saving when `site.stop` is set, RuntimeError when the loss is not
+    Raises Interrupted after saving when `site.stop` is set, RunFailure when the loss is not
     finite or a process of the crew died, InputError when a checkpoint cannot be read.
     """
     for module in task.modules.values():
@@ -193,8 +194,9 @@ class _Run:
         loop, site, first = self._loop, self._site, self._crew.rank == 0
         saved = time.monotonic()
         mine = self._crew.mine(loop.accumulate)
+        coming = (step * loop.accumulate + i for step in range(start, loop.steps) for i in mine)
         with (
-            _Prefetch(self._task, start, loop, mine) as batches,
+            Prefetch(self._task.batch, coming, ahead=loop.prefetch, makers=loop.makers) as batches,
             site.progress.task(site.name, total=loop.steps, unit="step", start=start) as bar,
         ):
             for step in range(start, loop.steps):
@@ -246,12 +248,7 @@ class _Run:
         notes = self._crew.add_up(optimizers.parameters, note)
         # One normaliser for the whole update: N micro-batches give the gradient of one big batch.
         weight, total = (sum(note[key] for note in notes) for key in ("weight", "loss"))
-        if weight <= 0:
-            raise RuntimeError("a whole update has nothing to learn from: every label is masked")
-        if not total < float("inf"):
-            raise RuntimeError(
-                f"the loss became {total}; lower the learning rate or check the data"
-            )
+        _check(total, weight, self._site.name, min(micro) // self._loop.accumulate + 1)
         means: dict[str, float] = {}
         for other in notes:
             for key, value in other["parts"].items():
@@ -259,6 +256,20 @@ class _Run:
         torch._foreach_div_([p.grad for p in optimizers.parameters if p.grad is not None], weight)
         means["grad_norm"] = optimizers.step()
         return total / weight, means, notes[0]["stop"]
+
+
+def _check(loss: float, weight: float, name: str, update: int) -> None:
+    where = f"update {update} of {name}"
+    if weight <= 0:
+        raise RunFailure(
+            f"{where} has nothing to learn from: every label is masked; look at the data with "
+            "`lumo data check`"
+        )
+    if not loss < float("inf"):
+        raise RunFailure(
+            f"the loss became {loss} at {where}; lower {name}.optim.lr and matrix_lr, or look at "
+            "the data"
+        )
 
 
 def _shareable(task: Task, loop: LoopConfig, device: torch.device) -> bool:
@@ -337,55 +348,6 @@ class _Smoothed:
         means = {key: value / self._count for key, value in self._sums.items()}
         self._sums, self._count = {}, 0
         return means
-
-
-class _Prefetch:
-    """Makes the next batches in threads of their own while the current one is learned from."""
-
-    def __init__(self, task: Task, first: int, loop: LoopConfig, mine: range) -> None:
-        self._task = task
-        updates = range(first, loop.steps)
-        self._left = iter([step * loop.accumulate + i for step in updates for i in mine])
-        self._pool = ThreadPoolExecutor(loop.makers, thread_name_prefix="batches")
-        self._lock = threading.Lock()
-        self._queue: list[Future[Any]] = []
-        self._ahead = max(loop.prefetch, loop.makers)
-        self._made = self._making = self._waited = 0.0
-
-    def __enter__(self) -> "_Prefetch":
-        self._fill()
-        return self
-
-    def next(self) -> Any:
-        began = time.monotonic()
-        batch = self._queue.pop(0).result()
-        self._waited += time.monotonic() - began
-        self._fill()
-        return batch
-
-    def spent(self, batches: int) -> dict[str, float]:
-        """Milliseconds: processor time to make an update's batches, and how long it waited."""
-        waited, self._waited = self._waited, 0.0
-        each = self._making / max(1.0, self._made)
-        return {"data_ms": 1000 * batches * each, "wait_ms": 1000 * waited}
-
-    def _make(self, index: int) -> Any:
-        began = time.thread_time()
-        batch = self._task.batch(index)
-        with self._lock:
-            self._making += time.thread_time() - began
-            self._made += 1
-        return batch
-
-    def _fill(self) -> None:
-        while len(self._queue) < self._ahead:
-            index = next(self._left, None)
-            if index is None:
-                return
-            self._queue.append(self._pool.submit(self._make, index))
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
 def site_of(context: StageContext, name: str = "") -> FitSite:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lumoomni.errors import InputError, RunFailure
 from lumoomni.runtime import Interrupted, Progress
 from lumoomni.train.crew import crew_size, deal
 from lumoomni.train.loop import FitSite, LoopConfig, StepLoss, fit
@@ -96,6 +97,40 @@ def test_a_crew_stops_and_one_process_goes_on(tmp_path: Path) -> None:
     fit(second, LOOP, OPTIM, site(tmp_path / "b", 1))
     for one, other in zip(weights(whole), weights(second), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_member_says_what_it_cannot_use_in_one_sentence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task, parent = Toy(), os.getpid()
+    original = task.batch
+
+    def unreadable(index: int) -> tuple[int, Tensor]:
+        if index == 5 and os.getpid() != parent:
+            raise InputError("five.wav cannot be read")
+        return original(index)
+
+    task.batch = unreadable  # type: ignore[method-assign]
+    with pytest.raises(RunFailure, match="what it said stands above"):
+        fit(task, LOOP, OPTIM, site(tmp_path, 2))
+    said = capfd.readouterr().err
+    assert "error: five.wav cannot be read" in said and "Traceback" not in said
+
+
+def test_a_loss_that_is_lost_is_said_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task = Toy()
+    original = task.loss
+
+    def lost(batch: Any) -> StepLoss:
+        found = original(batch)
+        return StepLoss(found.total * float("nan" if batch[0] == 7 else 1), found.parts)
+
+    task.loss = lost  # type: ignore[method-assign]
+    with pytest.raises(RunFailure, match="loss became nan at update 4 of toy"):
+        fit(task, LOOP, OPTIM, site(tmp_path, 2))
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("killed", [False, True])

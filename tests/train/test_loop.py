@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from lumoomni.errors import InputError
+from lumoomni.errors import InputError, RunFailure
 from lumoomni.runtime import Interrupted, Progress
 from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lumoomni.train.loop import FitSite, LoopConfig, StepLoss, fit
@@ -143,11 +143,11 @@ def test_it_learns_and_logs(tmp_path: Path) -> None:
 def test_what_cannot_be_learned_from_stops_the_run(tmp_path: Path) -> None:
     empty = Toy()
     empty.weight = lambda _: 0.0  # type: ignore[method-assign]
-    with pytest.raises(RuntimeError, match="every label is masked"):
+    with pytest.raises(RunFailure, match=r"update 1 of toy .* every label is masked"):
         fit(empty, loop(3), OPTIM, site(tmp_path / "a"))
     broken = Toy()
     broken.loss = lambda b: StepLoss(broken.net(b[0]).sum() * float("nan"), {})  # type: ignore
-    with pytest.raises(RuntimeError, match="loss became nan"):
+    with pytest.raises(RunFailure, match="loss became nan at update 1 of toy; lower"):
         fit(broken, loop(3), OPTIM, site(tmp_path / "b"))
     frozen = Toy()
     frozen.net.requires_grad_(False)
