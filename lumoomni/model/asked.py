@@ -28,6 +28,11 @@ class Asked:
     size: int
     room: int
 
+    @property
+    def gap(self) -> int:
+        """Rows of zeros."""
+        return self.room - len(self.rows)
+
 
 def asked_rows(asked: Tensor) -> Asked | None:
     """The positions of asked bool [B, T]; None where there are too many for it to pay."""

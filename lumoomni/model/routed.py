@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumoomni.model.asked import asked_rows
 from lumoomni.model.attention import AttentionSpec, KVCache
 from lumoomni.model.thinker import Thinker, ThinkerOutput
 from lumoomni.shapes import ROWS, round_up
@@ -77,7 +79,8 @@ class Routed(nn.Module):
         self._place = place
 
     def forward(self, x: Tensor) -> Tensor:
-        (route,) = self._place
+        count = x.numel() // x.shape[-1]
+        route = next(one for one in self._place if len(one.back) == count)
         if route.text == len(route.order):
             return self.text(x)
         if not route.text:
@@ -117,11 +120,17 @@ class RoutedThinker:
         new: Tensor,
         attention: AttentionSpec | None = None,
         cache: KVCache | None = None,
+        asked: Tensor | None = None,
     ) -> ThinkerOutput:
-        """embeds [B, T, D] -> hidden [B, T, D]; `new` bool [B, T] says whose a position is."""
-        self._place[:] = [route_of(new.reshape(-1))]
+        """embeds [B, T, D] -> hidden [B, T, D]; `new` bool [B, T] says whose a position is, `asked`
+        as in the Thinker."""
+        whose = new.reshape(-1)
+        self._place[:] = [route_of(whose)]
+        picked = None if asked is None else asked_rows(asked)
+        if picked is not None:  # the last layer's rows have a route of their own
+            self._place.append(route_of(F.pad(whose[picked.rows], (0, picked.gap))))
         self._view.checkpointing = self._thinker.checkpointing
-        return self._view(embeds, attention=attention, cache=cache)
+        return self._view(embeds, attention=attention, cache=cache, asked=asked)
 
 
 def route_of(new: Tensor) -> Route:

@@ -180,23 +180,27 @@ class RowThinker(nn.Module):
         return self.rows.embed(ids, self.thinker.token_table.weight)
 
     def forward(
-        self, ids: Tensor, attention: AttentionSpec | None = None, cache: KVCache | None = None
+        self,
+        ids: Tensor,
+        attention: AttentionSpec | None = None,
+        cache: KVCache | None = None,
+        asked: Tensor | None = None,
     ) -> ThinkerOutput:
-        """ids [B, T] -> hidden [B, T, D]; padding may be of any id.
+        """ids [B, T] -> hidden [B, T, D]; padding may be of any id. `asked` as in the Thinker.
 
         Raises ValueError when there is a maker and the cache holds earlier ids: nobody knows then
         what these followed.
         """
         embeds = self.embed(ids)
         if self._routed is None:
-            return self.thinker(embeds, attention=attention, cache=cache)
+            return self.thinker(embeds, attention=attention, cache=cache, asked=asked)
         if cache is not None and cache.length:
             raise ValueError(
                 f"{cache.length} positions are cached; give a whole request, then step with "
                 "whom `stepping` names"
             )
         makers = (ids >= self.rows.config.start) | self.after_media(ids, attention)
-        return self._routed(embeds, makers, attention, cache)
+        return self._routed(embeds, makers, attention, cache, asked)
 
     def after_media(self, ids: Tensor, attention: AttentionSpec | None = None) -> Tensor:
         """Which positions bool [B, T] are of a picture or a sound or follow one in their

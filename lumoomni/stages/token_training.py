@@ -24,7 +24,7 @@ from lumoomni.data.shards import Tokenized
 from lumoomni.data.sources import open_text
 from lumoomni.data.token_loader import LoaderConfig
 from lumoomni.data.token_mixture import Curriculum, TokenMix, TokenMixture, shares_of
-from lumoomni.data.world_shards import FreshConfig, fresh_shards
+from lumoomni.data.world_shards import FreshConfig, fresh_shards, held_out
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, wilson
 from lumoomni.infer.assemble import holder, load_part, load_settings
@@ -248,6 +248,7 @@ def training_sets(context: StageContext, bench: Bench) -> list[ShardSet]:
         seed=context.seed,
         progress=context.progress,
         stop=context.stop,
+        held=held_out(bench.shards),
     )
     return [bench.shards, made]
 

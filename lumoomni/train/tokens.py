@@ -17,8 +17,9 @@ from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.routed import matrices
 from lumoomni.model.rows import RowThinker
 from lumoomni.model.thinker import Thinker
-from lumoomni.train.hold import drift
+from lumoomni.train.hold import drift, of_text
 from lumoomni.train.loop import StepLoss
+from lumoomni.train.loss import predicting
 from lumoomni.train.row_loss import RowLoss, row_loss
 from lumoomni.uti.space import TokenSpace
 
@@ -68,7 +69,10 @@ class TokenTask:
         return batch.weight()
 
     def loss(self, batch: Batch) -> StepLoss:
-        hidden, balance = states_of(self._model, batch)
+        asked = predicting(batch.labels)
+        if self._hold is not None:
+            asked |= of_text(self._hold.before, batch.ids, batch.lengths)
+        hidden, balance = states_of(self._model, batch, asked)
         total, parts = self._weighed(hidden, batch.labels)
         if balance is not None:
             total = total + self._aux * batch.weight() * balance
@@ -115,10 +119,13 @@ class Kinds:
         return {n: s for n, s, c in zip(self.names, totals, counts, strict=True) if c}
 
 
-def states_of(model: RowThinker, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """(hidden [B, T, D], the balancing loss of experts if there are any) of a batch."""
+def states_of(
+    model: RowThinker, batch: Batch, asked: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """(hidden [B, T, D], the balancing loss of experts if there are any) of a batch; `asked` bool
+    [B, T] names the states that will be read."""
     spec = AttentionSpec(lengths=batch.lengths, documents=batch.documents)
-    out = model(batch.ids, spec)
+    out = model(batch.ids, spec, asked=asked)
     return out.hidden, out.aux_loss
 
 

@@ -161,6 +161,26 @@ def test_each_position_goes_through_its_own_matrix_and_teaches_that_one_alone(sh
         torch.testing.assert_close(mine, plain, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_the_last_layer_routes_what_is_asked_for(share: float) -> None:
+    model, found = routed(), []
+    torch.manual_seed(3)
+    ids = torch.randint(0, TEXT, (8, 20))
+    ids[::2, 5:9] += TEXT
+    spec, asked = AttentionSpec(lengths=torch.full((8,), 20)), torch.rand(8, 20) < share
+    assert model.maker is not None
+    learned = [*model.thinker.parameters(), *matrices(model.maker).parameters()]
+    for wanted in (None, asked):
+        hidden = model(ids, spec, asked=wanted).hidden
+        total = hidden[asked].square().sum()
+        grads = torch.autograd.grad(total, learned, allow_unused=True)
+        found.append((hidden[asked], *grads))
+    assert sum(one is not None for one in found[0]) > len(found[0]) // 2
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    assert not hidden[~asked].any()
+
+
 def test_texts_of_media_and_of_nothing_are_asked_apart() -> None:
     with pytest.raises(InputError, match="apart"):
         asked = [request("text", [1]), shown([1] * 6)]

@@ -23,6 +23,8 @@ from lumoomni.data.world_shards import (
     FreshConfig,
     _item,
     fresh_shards,
+    held_out,
+    said_by,
     told,
 )
 from lumoomni.errors import InputError
@@ -144,7 +146,8 @@ def test_fresh_shards_are_the_same_bytes_by_any_number_and_after_a_stop(
     (folder,) = (built / ".cache").glob("fresh-*")
     space, config = built / "build_token_space", replace(TOKENS.fresh, first=12)
     stop = threading.Event()
-    asked = {"seed": 0, "progress": Progress(silent=True), "stop": stop}
+    held = held_out(ShardSet.open(built / "tokenize" / "shards"))
+    asked = {"seed": 0, "progress": Progress(silent=True), "stop": stop, "held": held}
     stop.set()
     for workers in (1, 2):
         with pytest.raises(Interrupted):
@@ -169,6 +172,27 @@ def test_fresh_shards_are_the_same_bytes_by_any_number_and_after_a_stop(
     assert (own / "train" / names[1]).stat().st_mtime_ns == before
     for path in (folder / "shards.json", *(folder / "train").iterdir()):
         assert path.read_bytes() == (own / path.relative_to(folder)).read_bytes()
+
+
+def test_what_is_held_out_is_not_made_for_training(built: Path, tmp_path: Path) -> None:
+    space, config = built / "build_token_space", replace(TOKENS.fresh, first=12)
+    stop, quiet = threading.Event(), Progress(silent=True)
+    whole = fresh_shards(tmp_path / "a", space, config, seed=0, progress=quiet, stop=stop)
+    rows = [whole.sample("train", i) for i in range(19)]
+    names = [said_by(text=one.text, image=one.image, audio=one.audio) for one in rows]
+    held = frozenset({names[2], names[17]})
+    some = fresh_shards(tmp_path / "b", space, config, seed=0, progress=quiet, stop=stop, held=held)
+    left = [one.id for one, name in zip(rows, names, strict=True) if name not in held]
+    assert [some.sample("train", i).id for i in range(some.len("train"))] == left
+    assert len(left) < 19 and len(left) == some.counts["train"].rows
+    shards = ShardSet.open(built / "tokenize" / "shards")
+    (folder,) = (built / ".cache").glob("fresh-*")
+    made = ShardSet.open(folder)
+    every = (made.sample("train", i) for i in range(made.len("train")))
+    assert not held_out(shards) & {
+        said_by(text=one.text, image=one.image, audio=one.audio) for one in every
+    }
+    assert len(held_out(shards)) > shards.len("eval") // 2
 
 
 @pytest.mark.parametrize(
