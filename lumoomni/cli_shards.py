@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from lumoomni.uti.interface import UTI
     from lumoomni.uti.space import TokenSpace
 
-Folder = Annotated[Path, typer.Argument(help="A folder of shards, from `lumo tokenize`.")]
+Folder = Annotated[
+    str, typer.Argument(help="A folder of shards, from `lumo tokenize`, or the URL of one.")
+]
 Space = Annotated[Path | None, typer.Option(help="A folder that `lumo tokens build` made.")]
 Context = Annotated[int, typer.Option(min=1, help="Ids that training reads at once.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
@@ -138,7 +140,7 @@ def peek(
         if uti is not None:
             from lumoomni.uti.space_file import refuse_other
 
-            refuse_other(uti.space.abi, shards.abi, str(folder))
+            refuse_other(uti.space.abi, shards.abi, folder)
         made = sequence(sample.task, sample, shards.space)
         runs = _runs(made.ids.tolist(), made.labels.tolist(), shards.space)
         words = {} if uti is None else _words(sample, uti)
@@ -158,7 +160,7 @@ def peek(
         print("\n".join(files), end="\n" if files else "")
 
 
-def _kinds(folder: Path) -> tuple[str, ...]:
+def _kinds(folder: str) -> tuple[str, ...]:
     """The kinds of media that shards hold, by their listing."""
     from lumoomni.audits.dataset import read_index
 

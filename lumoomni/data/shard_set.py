@@ -167,8 +167,9 @@ def _index(path: str) -> dict[str, Any]:
 
 
 def _same_files(path: str, files: dict[str, Any]) -> None:
-    """Raises InputError for a file that is missing, too many, or of another length."""
-    there = storage.listing(path)
+    """Raises InputError for a file that is missing, too many, or of another length; on a web
+    server, which lists nothing, none can be too many."""
+    there = storage.listing(path) if storage.lists(path) else storage.sizes(path, files)
     missing = [name for name in files if name not in there]
     if missing:
         raise InputError(f"{path} lacks {missing[0]}, which {INDEX} lists; restore it")
@@ -176,7 +177,7 @@ def _same_files(path: str, files: dict[str, Any]) -> None:
     if extra:
         raise InputError(f"{path} holds {extra[0]}, which {INDEX} does not list; take it away")
     for name, said in files.items():
-        if there[name] != said["bytes"]:
+        if there[name] not in (said["bytes"], None):
             raise InputError(
                 f"{storage.join(path, name)} has {there[name]:,} bytes, {INDEX} says "
                 f"{said['bytes']:,}; it was cut off or changed, so restore it"

@@ -5,7 +5,10 @@ Costs: a remote file is in memory while it is read or written; a local one is wr
 (draft, then a rename) and flushed to the disk.
 """
 
+import contextlib
 import hashlib
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,8 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         if is_url(path):
             system, inner = remote(path)
-            return system.cat_file(inner)
+            with _answered(path):
+                return system.cat_file(inner)
         return local(path).read_bytes()
     except ABSENT as error:
         raise InputError(f"{path} cannot be read ({type(error).__name__}); check the path") from (
@@ -65,7 +69,8 @@ def exists(path: str | Path) -> bool:
     """Whether there is a file or folder."""
     if is_url(path):
         system, inner = remote(path)
-        return bool(system.exists(inner))
+        with _answered(path):
+            return bool(system.exists(inner))
     return local(path).exists()
 
 
@@ -86,6 +91,38 @@ def listing(folder: str | Path) -> dict[str, int]:
     top = inner.rstrip("/") + "/"
     found = system.find(inner, detail=True)
     return {name.removeprefix(top): int(one["size"]) for name, one in sorted(found.items())}
+
+
+def lists(folder: str | Path) -> bool:
+    """Whether a place says what files it holds. Web servers do not: some send a page for people."""
+    return not str(folder).startswith(("http://", "https://"))
+
+
+def sizes(folder: str | Path, names: Iterable[str]) -> dict[str, int | None]:
+    """Bytes of those of the files that are there; None where a server does not say."""
+    system, inner = remote(folder)
+    found: dict[str, int | None] = {}
+    for name in names:
+        with _answered(folder), contextlib.suppress(FileNotFoundError):
+            found[name] = system.info(f"{inner.rstrip('/')}/{name}")["size"]
+    return found
+
+
+@contextlib.contextmanager
+def _answered(url: str | Path) -> Iterator[None]:
+    """Raises InputError where a server does not answer, or answers with an error of its own."""
+    failures: tuple[type[Exception], ...] = (OSError,)
+    if "aiohttp" in sys.modules:  # what fsspec speaks HTTP with; its errors are its own
+        failures = (OSError, sys.modules["aiohttp"].ClientError)
+    try:
+        yield
+    except ABSENT:
+        raise
+    except failures as error:
+        raise InputError(
+            f"{url} does not answer ({type(error).__name__}: {error}); check the address and the "
+            "network"
+        ) from error
 
 
 def remove(path: str | Path) -> None:

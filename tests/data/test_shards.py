@@ -2,13 +2,19 @@
 
 import json
 import pickle
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from lumoomni.cli import app
 from lumoomni.codecs.facts import CodecFacts
 from lumoomni.data import storage
 from lumoomni.data.shard_set import ShardSet
@@ -299,6 +305,67 @@ def test_urls_are_places_too(tmp_path: Path) -> None:
     assert ShardSet.open(f"file://{made}").len("eval") == 2
     with pytest.raises(InputError, match="no place that fsspec knows"):
         storage.read_bytes("nowhere://x/y")
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A web server without listings, and the folder that it serves."""
+    pytest.importorskip("aiohttp")
+
+    class Files(SimpleHTTPRequestHandler):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given, directory=str(tmp_path))
+
+        def list_directory(self, path: Any) -> None:
+            self.send_error(403, "no listing")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", tmp_path
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_web_server_that_lists_nothing_serves_shards(web: tuple[str, Path]) -> None:
+    url, root = web
+    made = folder(root / "s", {"train": [5, 2], "eval": [2]})
+    shards = ShardSet.open(f"{url}/s")
+    assert shards.len("train") == 7 and same(shards.sample("train", 4), rows(5)[4])
+    for command in (["stats"], ["verify"], ["peek", "2"]):
+        verb, *more = command
+        said = CliRunner().invoke(app, ["data", verb, f"{url}/s", *more, "--json"])
+        assert said.exit_code in (0, 1), said.output  # so few rows may fail a gate
+        assert json.loads(said.stdout)
+    shard = made / "train" / "shard-00001.arrow"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"shard-00001.arrow changed since it was made"):
+        ShardSet.open(f"{url}/s")
+    shard.write_bytes(whole[:-8])
+    with pytest.raises(InputError, match=r"shard-00001.arrow has .* bytes"):
+        ShardSet.open(f"{url}/s")
+    shard.unlink()
+    with pytest.raises(InputError, match=r"lacks train/shard-00001.arrow"):
+        ShardSet.open(f"{url}/s")
+    for missing in ("none", "s/train"):
+        said = CliRunner().invoke(app, ["data", "stats", f"{url}/{missing}"])
+        assert said.exit_code == 2 and said.stderr.startswith("error: ")
+        assert "Traceback" not in said.output
+
+
+def test_a_server_that_is_not_there_is_one_sentence() -> None:
+    pytest.importorskip("aiohttp")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/s"
+        said = CliRunner().invoke(app, ["data", "peek", url, "0"])
+    assert said.exit_code == 2 and "Traceback" not in said.output
+    assert len(said.stderr.strip().splitlines()) == 1
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
