@@ -1,7 +1,7 @@
 """Is a media file worth keeping in a listing? A look at its size and header, without decoding.
 
 Knows: sound headers through soundfile, then PyAV; picture headers through Pillow.
-Does not know: whether the whole file decodes; `data/check.py` reads every one to its end.
+Does not know: whether the whole file decodes; `data/bodies.py` reads every one to its end.
 Costs: about 0.1 ms a file that the disk cache holds; a picture in Parquet is unpacked with its
 neighbours.
 """

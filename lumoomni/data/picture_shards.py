@@ -38,6 +38,10 @@ class Member:
     start: int
     size: int
 
+    @property
+    def container(self) -> Path:
+        return self.shard
+
     def open(self) -> BinaryIO:
         file = self.shard.open("rb", buffering=0)
 

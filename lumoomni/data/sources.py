@@ -5,8 +5,10 @@ A spec is `world` (for speech also `world-narrator`), or `LAYOUT:PATH`, for pict
 no picture; without it who can learn from text uses them and others leave them out. Either way they
 are counted, and not as broken. Real data is split by asset: all rows that share a file, even by way
 of other rows, stand on one side.
-Does not know: models. Costs: the listing is read once and each media header looked at once (0.1 ms
-a file); media are decoded when they are asked for.
+`?bodies=trust` leaves out the look that each medium is given before it is learned from.
+Does not know: models. Costs: the listing is read once, each media header looked at (0.1 ms a file)
+and each medium decoded once, the first time that it is used on a machine (`data/bodies.py`); after
+that when they are asked for.
 """
 
 import hashlib
@@ -18,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lumoomni.data.bodies import whole
 from lumoomni.data.headers import Kind, header_problem, sound_seconds
 from lumoomni.data.readers import PICTURE_LAYOUTS, read
 from lumoomni.data.rows import Row, printable, wordless
@@ -43,7 +46,7 @@ HELD_OUT = 0.05
 MOST_UNUSABLE = 0.05
 REAL_SPLITS = (*SPLITS, "other")
 TEXT_LAYOUTS = ("txt", "jsonl")
-OPTION = re.compile(r"[?&](image_root|text_only)=")
+OPTION = re.compile(r"[?&](image_root|text_only|bodies)=")
 SPEECH_LAYOUTS = ("csv", "ljspeech", "librispeech")
 HEADER_ERROR = 0.01
 """Seconds that a header, and bringing a sound to another rate, may be wrong by."""
@@ -103,8 +106,9 @@ def open_rows(
         worlds = ("world", "world-narrator") if kind == "sound" else ("world",)
         forms = ", ".join((*worlds, *(f"{name}:PATH" for name in allowed)))
         raise InputError(f"{spec!r} is no source for this; use one of {forms}")
-    place, root, use = _options(spec, rest, kind, takes_text)
-    rows = read(layout, Path(place), Path(root) if root else None)
+    asked = _options(spec, rest, kind, takes_text)
+    place, use = asked.place, asked.use_text
+    rows = read(layout, Path(place), Path(asked.root) if asked.root else None)
     alone = sum(row.text_only for row in rows) if kind == "picture" else 0
     usable: list[Row] = []
     problems: list[str] = []
@@ -117,6 +121,9 @@ def open_rows(
             long.append(printable(f"{row.where}: {reason}"))
         elif use or not (alone and row.text_only):
             usable.append(row)
+    if kind is not None and asked.look:
+        usable, broken = whole(usable, kind)
+        problems += broken
     judged = len(rows) - alone
     if len(problems) > MOST_UNUSABLE * judged:
         raise InputError(
@@ -143,8 +150,18 @@ def open_rows(
     return Rows(tuple(train), tuple(held), seed, tuple(problems), alone)
 
 
-def _options(spec: str, rest: str, kind: Kind | None, takes_text: bool) -> tuple[str, str, bool]:
-    """Path, image_root or nothing, and whether text alone is used."""
+@dataclass(frozen=True)
+class _Asked:
+    """What a spec says: the place, image_root or nothing, whether text alone is used, and whether
+    media are decoded once before they are trusted."""
+
+    place: str
+    root: str
+    use_text: bool
+    look: bool
+
+
+def _options(spec: str, rest: str, kind: Kind | None, takes_text: bool) -> _Asked:
     place, *named = OPTION.split(rest)
     options = dict(zip(named[::2], named[1::2], strict=True))
     wanted = options.get("text_only", "use" if takes_text else "skip")
@@ -155,7 +172,10 @@ def _options(spec: str, rest: str, kind: Kind | None, takes_text: bool) -> tuple
             f"{spec}: text_only=use, but this needs a picture in every sample; take it out, or set "
             "text_only=skip"
         )
-    return place, options.get("image_root", ""), wanted == "use"
+    bodies = options.get("bodies", "look")
+    if bodies not in ("look", "trust") or ("bodies" in options and kind is None):
+        raise InputError(f"{spec}: bodies is look or trust, for pictures or sounds; take it out")
+    return _Asked(place, options.get("image_root", ""), wanted == "use", bodies == "look")
 
 
 def row_problem(row: Row, kind: Kind | None) -> str:

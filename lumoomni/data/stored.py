@@ -28,6 +28,11 @@ class Stored(Protocol):
         """Bytes."""
         ...
 
+    @property
+    def container(self) -> Path:
+        """The file that it lies in."""
+        ...
+
     def open(self) -> BinaryIO:
         """Its bytes as a file that the caller closes. Raises OSError when it cannot be reached."""
         ...

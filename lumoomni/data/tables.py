@@ -50,6 +50,10 @@ class Cell:
     part: int | None
     size: int
 
+    @property
+    def container(self) -> Path:
+        return self.table.path
+
     def open(self) -> BinaryIO:
         value = self.table.column(self.group, self.column)[self.row]
         data = stored_bytes(value if self.part is None else value.values[self.part])
