@@ -78,12 +78,13 @@ class Problem:
 def identity(manifest: dict[str, Any]) -> str:
     """SHA-256 over what the artifact is, not when or where it was made.
 
-    Records of the making (RECORDS) carry times, so they are hashed in the manifest but left out
-    here: building the same thing twice gives the same identity.
+    Records of the making (RECORDS, in any folder) carry times, so they are hashed in the manifest
+    but left out here: building the same thing twice gives the same identity.
     """
     keys = ("kind", "parents", "config_hash", "abi", "seed")
     what = {key: manifest[key] for key in keys}
-    what["files"] = {n: f["sha256"] for n, f in manifest["files"].items() if n not in RECORDS}
+    files = manifest["files"].items()
+    what["files"] = {n: f["sha256"] for n, f in files if n.rpartition("/")[2] not in RECORDS}
     return hashlib.sha256(canonical_json(what).encode()).hexdigest()
 
 

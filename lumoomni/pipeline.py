@@ -34,15 +34,17 @@ from lumoomni.gates import Check, Report, checks_from_dict, checks_to_dict, judg
 from lumoomni.inputs import fingerprints
 from lumoomni.runtime import (
     Progress,
+    append_line,
     atomic_write_json,
     atomic_write_text,
+    read_lines,
     refuse_missing,
     resolve_device,
 )
 
 RECIPE_FILE = "recipe.json"
 LOG_FILE = "log.jsonl"
-STARTS_FILE = "starts"
+STARTS_FILE = "starts.jsonl"
 SPACE_FILE = "token_space.json"
 """What says which ids an artifact speaks of; its `abi` is that of the artifact."""
 
@@ -65,8 +67,7 @@ class StageContext:
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append one line to the stage's log, which becomes part of the artifact."""
-        with (self.work / LOG_FILE).open("a") as file:
-            file.write(json.dumps({"time": round(time.time(), 2), **entry}) + "\n")
+        append_line(self.work / LOG_FILE, {"time": round(time.time(), 2), **entry})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,14 +319,11 @@ def _seconds_before(work: Path) -> float:
 
     A killed run cannot say when it ended, so each is taken to have ended with its last log line.
     """
-    with (work / STARTS_FILE).open("a+") as file:
-        file.seek(0)
-        starts = [float(line) for line in file]
-        now = time.time()
-        file.write(f"{now:.2f}\n")
+    noted, now = work / STARTS_FILE, round(time.time(), 2)
+    starts = [line["time"] for line in read_lines(noted)] if noted.is_file() else []
+    append_line(noted, {"time": now})
     log = work / LOG_FILE
-    lines = log.read_text().splitlines() if log.is_file() else []
-    times = [json.loads(line)["time"] for line in lines if line.endswith("}")]
+    times = [line["time"] for line in read_lines(log)] if log.is_file() else []
     total = 0.0
     for start, end in zip(starts, [*starts, now][1:], strict=True):
         total += max([t for t in times if start <= t < end], default=start) - start
@@ -346,9 +344,8 @@ def _failure(artifact: Artifact) -> str:
 
 
 def _event(out: Path, stage: str, what: str, **numbers: float) -> None:
-    with (out / "events.jsonl").open("a") as file:
-        entry = {"time": round(time.time(), 2), "stage": stage, "event": what, **numbers}
-        file.write(json.dumps(entry) + "\n")
+    entry = {"time": round(time.time(), 2), "stage": stage, "event": what, **numbers}
+    append_line(out / "events.jsonl", entry)
 
 
 @contextmanager

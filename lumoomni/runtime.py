@@ -163,6 +163,27 @@ def atomic_write_json(path: Path, data: Any) -> None:
     atomic_write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
+def append_line(path: Path, data: Any) -> None:
+    """One JSON line more, on a line of its own even where a kill tore the one before it."""
+    with path.open("ab+") as file:
+        torn = False
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b"\n"
+        line = json.dumps(data, ensure_ascii=False) + "\n"
+        file.write(("\n" if torn else "").encode() + line.encode())
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The rows of a JSON Lines file but those that a kill tore; texts may hold separators at which
+    `splitlines` would cut."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
 @contextlib.contextmanager
 def whole_folder(out: Path, what: str) -> Iterator[Path]:
     """A hidden folder beside `out` to write into; it becomes `out` when all went well.

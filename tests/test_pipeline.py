@@ -21,7 +21,13 @@ from lumoomni.errors import GateFailure, InputError
 from lumoomni.gates import Check, Report
 from lumoomni.inspection import stage_rows, verify_all
 from lumoomni.pipeline import Recipe, StageContext, _seconds_before, build
-from lumoomni.runtime import Progress, atomic_write_json, atomic_write_text
+from lumoomni.runtime import (
+    Progress,
+    append_line,
+    atomic_write_json,
+    atomic_write_text,
+    read_lines,
+)
 from tests.toy import ToyConfig, recipe, runs
 from tests.toy import run as toy_run
 
@@ -47,12 +53,13 @@ def test_a_change_rebuilds_the_stage_and_what_came_from_it(tmp_path: Path) -> No
 
 def test_seconds_count_what_stopped_runs_took(tmp_path: Path) -> None:
     assert _seconds_before(tmp_path) == 0
-    atomic_write_text(tmp_path / "starts", "100.0\n200.0\n300.0\n")
+    starts = "".join(json.dumps({"time": at}) + "\n" for at in (100.0, 200.0, 300.0))
+    atomic_write_text(tmp_path / "starts.jsonl", starts)
     times = [110, 150, 203.5]
     lines = "".join(json.dumps({"time": at}) + "\n" for at in times)
     atomic_write_text(tmp_path / "log.jsonl", lines + '{"time": 29')  # the third died early
     assert _seconds_before(tmp_path) == 50 + 3.5
-    assert len((tmp_path / "starts").read_text().splitlines()) == 4
+    assert len((tmp_path / "starts.jsonl").read_text().splitlines()) == 4
 
 
 def test_until_stops_there_and_unknown_names_are_refused(tmp_path: Path) -> None:
@@ -296,3 +303,32 @@ def test_files_that_changed_build_again(tmp_path: Path) -> None:
         build(reads[number], out, progress=QUIET)
         assert runs(out)[3:4] == ["two"]
         assert verify_all(out)[1] == []
+
+
+def test_lines_that_a_kill_tore_cost_themselves_alone(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    append_line(path, {"step": 1})
+    with path.open("a") as file:
+        file.write('{"step": 2, "lo')
+    append_line(path, {"step": 3, "said": "a\u2028b\x0bé"})
+    append_line(path, 4.5)
+    assert read_lines(path) == [{"step": 1}, {"step": 3, "said": "a\u2028b\x0bé"}, 4.5]
+    assert path.read_text().count("\n") == 4
+
+
+def test_seconds_of_stopped_runs_survive_torn_notes(tmp_path: Path) -> None:
+    starts = tmp_path / "starts.jsonl"
+    starts.write_text('{"time": 100.0}\n{"time": 200.0}\n{"time": 3')
+    lines = ['{"time": 130.0}', '{"time": 140.0}{"time": 150.0}', '{"time": 260.0}', '{"ti']
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    assert _seconds_before(tmp_path) == 30 + 60
+    assert [line["time"] for line in read_lines(starts)][:2] == [100.0, 200.0]
+
+
+def test_records_in_any_folder_are_no_part_of_what_an_artifact_is() -> None:
+    manifest = dict.fromkeys(("kind", "parents", "config_hash", "abi", "seed"), "x")
+    files = {"a": {"sha256": "1"}, "run/log.jsonl": {"sha256": "2"}, "log.jsonl": {"sha256": "3"}}
+    other = {**files, "run/log.jsonl": {"sha256": "4"}}
+    one, two = ({**manifest, "files": each} for each in (files, other))
+    assert identity(one) == identity(two)
+    assert identity({**manifest, "files": {**files, "a": {"sha256": "5"}}}) != identity(one)

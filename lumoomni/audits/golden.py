@@ -16,7 +16,7 @@ from lumoomni.data.sample import PictureItem
 from lumoomni.infer.answer import answer, omni_embedder
 from lumoomni.media.image import save_png
 from lumoomni.model.omni import OmniModel
-from lumoomni.runtime import atomic_write_text
+from lumoomni.runtime import append_line, atomic_write_text, read_lines
 
 LISTING = "golden.jsonl"
 PICTURES = "golden"
@@ -36,26 +36,22 @@ class Golden:
         """Describe every item and write it down."""
         prompts = [picture_turns(item, self.request)[:-1] for item in self.items]
         said = answer(self.model.thinker, omni_embedder(self.model), self.layout, prompts)
-        with (self.folder / LISTING).open("a") as file:
-            for index, (item, text) in enumerate(zip(self.items, said, strict=True)):
-                row = {
-                    "step": step,
-                    "item": index,
-                    "name": item.name,
-                    "wanted": item.caption,
-                    "said": text,
-                    "sha1": hashlib.sha1(text.encode()).hexdigest()[:8],
-                }
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        for index, (item, text) in enumerate(zip(self.items, said, strict=True)):
+            row = {
+                "step": step,
+                "item": index,
+                "name": item.name,
+                "wanted": item.caption,
+                "said": text,
+                "sha1": hashlib.sha1(text.encode()).hexdigest()[:8],
+            }
+            append_line(self.folder / LISTING, row)
 
     def keep(self, out: Path) -> None:
         """Copy the rows, the latest of each step where a run was killed, and save the pictures."""
-        rows = {}
-        # Words may hold separators that `splitlines` knows; a line without its end is of a kill.
-        for line in (self.folder / LISTING).read_text().split("\n")[:-1]:
-            row = json.loads(line)
-            rows[row["step"], row["item"]] = line
-        atomic_write_text(out / LISTING, "\n".join(rows[key] for key in sorted(rows)) + "\n")
+        rows = {(row["step"], row["item"]): row for row in read_lines(self.folder / LISTING)}
+        lines = [json.dumps(rows[key], ensure_ascii=False) + "\n" for key in sorted(rows)]
+        atomic_write_text(out / LISTING, "".join(lines))
         (out / PICTURES).mkdir(exist_ok=True)
         for index, item in enumerate(self.items):
             save_png(out / PICTURES / f"{index}.png", item.image)

@@ -5,7 +5,6 @@ Does not know: how anything was made. Costs: a few seconds, most of them for dra
 """
 
 import base64
-import contextlib
 import html
 import json
 from pathlib import Path
@@ -15,7 +14,7 @@ from lumoomni.artifacts import MANIFEST, Artifact, open_artifact
 from lumoomni.gates import checks_from_dict, judge
 from lumoomni.inspection import stage_names
 from lumoomni.report.plots import curves, spectrogram
-from lumoomni.runtime import atomic_write_text
+from lumoomni.runtime import atomic_write_text, read_lines
 
 REPORT = "report.html"
 SHOW = "show"
@@ -138,22 +137,12 @@ def _gates(built: list[Artifact]) -> str:
     )
 
 
-def _lines(path: Path) -> list[Any]:
-    """The rows of a JSON Lines file but those that a kill tore; texts may hold separators at which
-    `splitlines` would cut."""
-    rows = []
-    for line in path.read_text().split("\n"):
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
-    return rows
-
-
 def _curves(built: list[Artifact]) -> str:
     drawn = []
     for artifact in built:
         log = artifact.path / "log.jsonl"
         if log.is_file():
-            picture = curves(artifact.kind, _lines(log))
+            picture = curves(artifact.kind, read_lines(log))
             if picture:
                 drawn.append(f"<div class='card'>{_inline(picture, 'image/png', 'plot')}</div>")
     return f"<h2>Learning curves</h2><div class='grid'>{''.join(drawn)}</div>" if drawn else ""
@@ -163,7 +152,7 @@ def _examples(artifact: Artifact) -> str:
     parts = []
     listing = artifact.path / "examples.jsonl"
     if listing.is_file():
-        rows = _lines(listing)
+        rows = read_lines(listing)
         with_pictures = [row for row in rows if row.get("picture")]
         chosen = (with_pictures or rows)[:: max(1, len(with_pictures or rows) // MOST_EXAMPLES)]
         parts += [_example(artifact.path, row) for row in chosen[:MOST_EXAMPLES]]
@@ -196,7 +185,7 @@ def _golden(artifact: Artifact) -> str:
     listing = artifact.path / "golden.jsonl"
     if not listing.is_file():
         return ""
-    rows = _lines(listing)
+    rows = read_lines(listing)
     steps = sorted({row["step"] for row in rows})
     said = {(row["item"], row["step"]): row for row in rows}
     head = "".join(f"<th>{step}</th>" for step in steps)

@@ -14,6 +14,7 @@ from torch import nn
 
 from lumoomni.audits.text import Ngram, heldout_loss, share_right, vocabulary_rows
 from lumoomni.codecs.text import TextCodec
+from lumoomni.config import nearest
 from lumoomni.data.conversation import Batch, Encoded, Layout, collate, text_turns
 from lumoomni.data.feeding import cut_note, shorten
 from lumoomni.data.grouping import LengthGroups
@@ -34,6 +35,7 @@ from lumoomni.pipeline import StageContext
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.loss import lm_loss, predicting
 from lumoomni.train.optim import OptimConfig
+from lumoomni.uti.sequence import TEMPLATES
 
 SHOWN_QUESTIONS = 6
 
@@ -62,9 +64,19 @@ class PretrainTextConfig:
     eval_items: int = 400
     min_exact_match: float = 0.95
 
+    def __post_init__(self) -> None:
+        if self.template not in TEMPLATES:
+            raise InputError(
+                f"there is no template {self.template!r}; {nearest(self.template, TEMPLATES)}"
+            )
+        if self.eval_items < 20:
+            raise InputError(f"eval_items is {self.eval_items}; a gate needs at least 20 items")
+
 
 class TextTask:
     """Next-token prediction of answers."""
+
+    echoes = True
 
     def __init__(self, thinker: Thinker, groups: LengthGroups[Encoded], aux_weight: float) -> None:
         self.modules: dict[str, nn.Module] = {"thinker": thinker}

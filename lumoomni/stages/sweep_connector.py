@@ -9,6 +9,7 @@ import itertools
 import json
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, exact
 from lumoomni.infer.assemble import save_part
 from lumoomni.pipeline import StageContext
-from lumoomni.runtime import atomic_write_json
+from lumoomni.runtime import append_line, atomic_write_json
 from lumoomni.stages import align_connector
 from lumoomni.stages.align_connector import AlignConnectorConfig
 from lumoomni.train.loop import site_of
@@ -125,11 +126,7 @@ def _one(context: StageContext, config: AlignConnectorConfig, choice: Choice) ->
 
 
 def _log_to(path: Path) -> Any:
-    def log(entry: dict[str, Any]) -> None:
-        with path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-
-    return log
+    return partial(append_line, path)
 
 
 def _row(place: int, choice: Choice, metrics: dict[str, Metric]) -> dict[str, Any]:

@@ -120,6 +120,8 @@ def utterance(codec: TextCodec, mel_config: MelConfig, item: SpeechItem) -> Utte
 class CtcTask:
     """CTC over subwords, with the alignment helper."""
 
+    echoes = True
+
     def __init__(
         self, tower: AudioTower, groups: LengthGroups[Utterance], config: TrainAudioEncoderConfig
     ) -> None:

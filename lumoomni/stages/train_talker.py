@@ -122,6 +122,8 @@ def lines_of(studio: Studio, items: Sequence[SpeechItem]) -> list[Line | None]:
 class TalkerTask:
     """Teacher-forced codes and advances over aligned utterances."""
 
+    echoes = True
+
     def __init__(
         self, talker: Talker, studio: Studio, source: Source[SpeechItem], config: TrainTalkerConfig
     ) -> None:

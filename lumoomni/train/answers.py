@@ -22,6 +22,8 @@ class InstructTask:
     """Answers to conversations with media; on text alone, the Thinker's states stay as they were:
     as those of `before`, or else as they are now (`train/hold.py`)."""
 
+    echoes = True
+
     def __init__(
         self,
         model: OmniModel,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lumoomni.config import WITHOUT_EFFECT
-from lumoomni.errors import RunFailure
+from lumoomni.errors import InputError, RunFailure
 from lumoomni.pipeline import StageContext
 from lumoomni.runtime import Interrupted, Progress, resolve_device
 from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -79,6 +79,7 @@ class Task(Protocol):
     """What a stage trains. `modules` are saved and resumed; frozen parameters are left out.
 
     `helpers`, if a task has any, are modules that its loss needs beside them, on the same device.
+    `echoes = True` says that its batches heed `LoopConfig.echo`.
     """
 
     modules: dict[str, nn.Module]
@@ -140,12 +141,18 @@ def fit(
     """Train `task` for `loop.steps` updates, from the last checkpoint in `site.work` if any.
 
     Raises Interrupted after saving when `site.stop` is set, RunFailure when the loss is not
-    finite or a process of the crew died, InputError when a checkpoint cannot be read.
+    finite or a process of the crew died, InputError when a checkpoint cannot be read or a setting
+    would do nothing.
     """
     for module in task.modules.values():
         module.train()
         if loop.compile:
             module.compile()
+    if loop.echo > 1 and not getattr(task, "echoes", False):
+        raise InputError(
+            f"{site.name}.loop.echo is {loop.echo}, but this stage makes each sample for one "
+            "batch; set it to 1"
+        )
     parts = (*task.modules.values(), *getattr(task, "helpers", ()))
     with resident(parts, site.device), recomputing(parts, loop.checkpointing):
         result = _fit(task, loop, optim, site, rate_scale)

@@ -38,6 +38,8 @@ class TokenTask:
     An id of text counts `text_weight` times one of a picture or sound, of which there are more.
     """
 
+    echoes = True
+
     def __init__(
         self,
         model: RowThinker,

@@ -29,6 +29,7 @@ class ByTurns:
         for name in first.modules.keys() & second.modules.keys():
             if first.modules[name] is not second.modules[name]:
                 raise ValueError(f"both tasks train a {name}, but not the same one")
+        self.echoes = all(getattr(one, "echoes", False) for one in (first, second))
         helpers = [*getattr(first, "helpers", ()), *getattr(second, "helpers", ())]
         self.helpers = tuple(helpers)
         self._tasks, self._weights = (first, second), (weight, 1.0)

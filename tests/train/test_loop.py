@@ -210,3 +210,11 @@ def test_many_makers_give_the_same_batches_in_the_same_order(tmp_path: Path) -> 
         assert torch.equal(value, state(many)[key])
     with pytest.raises(ValueError, match="makers must be at least 1"):
         loop(1, makers=0)
+
+
+def test_an_echo_that_nobody_makes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"toy.loop.echo is 2, but this stage makes each sample"):
+        fit(Toy(), loop(3, echo=2), OPTIM, site(tmp_path))
+    heeds = Toy()
+    heeds.echoes = True  # type: ignore[attr-defined]
+    assert fit(heeds, loop(3, echo=2), OPTIM, site(tmp_path)).steps == 3
