@@ -246,6 +246,8 @@ def _unify() -> UnifyConfig:
     return UnifyConfig(
         omni=_instruct(),
         tokens=tokens,
+        text=_pretrain_text(),
+        aligned=_align_connector(),
         train=False,
         loop=LoopConfig(steps=1500, batch_size=16, accumulate=2),
     )

@@ -4,6 +4,7 @@ Trains on answers only, each closed by its end symbol. The gate: better than a 3
 text, a key-value cache that changes nothing, and questions answered exactly.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +25,7 @@ from lumoomni.data.world.language import exact_match
 from lumoomni.data.world.sensed import compared_talk, heard_talk, shown_talk
 from lumoomni.data.world.split import share
 from lumoomni.errors import InputError
-from lumoomni.gates import Check, Report, exact
+from lumoomni.gates import Check, Metric, Report, exact
 from lumoomni.infer.answer import answer, answerable, text_embedder
 from lumoomni.infer.assemble import ModelSettings, save_part, save_settings
 from lumoomni.infer.engine import cached_equals_uncached
@@ -32,6 +33,7 @@ from lumoomni.media.mel import MelConfig
 from lumoomni.model.attention import AttentionSpec
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.pipeline import StageContext
+from lumoomni.runtime import atomic_write_text
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.loss import lm_loss, predicting
 from lumoomni.train.optim import OptimConfig
@@ -162,7 +164,9 @@ def run(context: StageContext) -> Report:
     )
     task = TextTask(thinker, groups, config.aux_weight)
     fit(task, config.loop, config.optim, site_of(context))
-    report = measure(config, source, layout, thinker, context)
+    metrics, rows = measure(config, source, layout, thinker, context)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:60])
+    atomic_write_text(context.out / "examples.jsonl", lines)
     codec.save(context.out / "tokenizer.json")
     save_part(context.out, "thinker", thinker)
     save_settings(
@@ -171,7 +175,7 @@ def run(context: StageContext) -> Report:
             mel=config.mel, template=config.template, context_tokens=config.context_tokens
         ),
     )
-    return replace(report, notes={**report.notes, **notes})
+    return Report(metrics=metrics, notes=notes)
 
 
 def curriculum(
@@ -213,8 +217,8 @@ def measure(
     layout: Layout,
     thinker: Thinker,
     context: StageContext,
-) -> Report:
-    """Held-out loss beside a 3-gram's, cache equality, exact match; examples go to the artifact."""
+) -> tuple[dict[str, Metric], list[dict[str, Any]]]:
+    """Held-out loss beside a 3-gram's, cache equality, exact match; and what was asked and said."""
     held = take(source, "seen", config.eval_items)
     most = room(config)
     encoded = [encode_item(layout, item, most) for item in held]
@@ -224,7 +228,6 @@ def measure(
     asked = questions(thinker, layout, held, context)
     said, right = answered(thinker, layout, [held[i] for i in asked])
     ids = torch.from_numpy(max(encoded, key=len).sequence.ids)[None]
-    write_examples(context, held, asked, said, right)
     metrics = {
         "text.loss": heldout_loss(thinker, encoded),
         "text.trigram_loss": trigram.loss(encoded),
@@ -243,7 +246,7 @@ def measure(
     if config.heard:
         heard = [heard_talk(context.seed, "seen", i) for i in range(count)]
         metrics["text.heard_match"] = share_right(answered(thinker, layout, heard)[1])
-    return Report(metrics=metrics)
+    return metrics, examples(held, asked, said, right)
 
 
 def questions(
@@ -270,18 +273,10 @@ def answered(
     return said, [exact_match(text, best) for text, best in zip(said, wanted, strict=True)]
 
 
-def write_examples(
-    context: StageContext,
-    held: list[TextItem],
-    asked: list[int],
-    said: list[str],
-    right: list[bool],
-) -> None:
+def examples(
+    held: list[TextItem], asked: list[int], said: list[str], right: list[bool]
+) -> list[dict[str, Any]]:
     """Questions and answers for the report, the wrong ones first."""
-    import json
-
-    from lumoomni.runtime import atomic_write_text
-
     rows: list[dict[str, Any]] = [
         {
             "turns": [list(turn) for turn in held[i].turns],
@@ -291,9 +286,7 @@ def write_examples(
         }
         for i, text, ok in zip(asked, said, right, strict=True)
     ]
-    rows.sort(key=lambda row: row["right"])
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:60])
-    atomic_write_text(context.out / "examples.jsonl", lines)
+    return sorted(rows, key=lambda row: row["right"])
 
 
 def checks(config: PretrainTextConfig) -> tuple[Check, ...]:

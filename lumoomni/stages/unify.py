@@ -2,8 +2,9 @@
 
 Starts from the Thinker and the rows of `pretrain_tokens` and from the connectors of `instruct`, and
 learns both stages' mixtures by turns. Where plain text is read, its states are held to those of the
-Thinker that the Talker was made to speak for. The gate is that of both stages, on the one model;
-every number stands beside what it was before. Does not know: any task of its own.
+Thinker that the Talker was made to speak for. The gate is that of both stages, and of the first
+ones (`stages/earlier.py`), on the one model; every number stands beside what it was before.
+Does not know: any task of its own.
 Costs: as many updates as are asked for, each of half of either stage's.
 """
 
@@ -28,8 +29,10 @@ from lumoomni.model.rows import Rows, RowThinker
 from lumoomni.model.thinker import Thinker
 from lumoomni.pipeline import StageContext
 from lumoomni.runtime import atomic_write_text
-from lumoomni.stages import instruct, pretrain_tokens
+from lumoomni.stages import earlier, instruct, pretrain_tokens
+from lumoomni.stages.align_connector import AlignConnectorConfig
 from lumoomni.stages.instruct import InstructConfig
+from lumoomni.stages.pretrain_text import PretrainTextConfig
 from lumoomni.stages.pretrain_tokens import PretrainTokensConfig
 from lumoomni.stages.token_training import (
     Bench,
@@ -48,7 +51,7 @@ from lumoomni.train.optim import OptimConfig
 from lumoomni.train.tokens import Hold, TokenTask
 from lumoomni.train.turns import ByTurns
 
-BEFORE = ("instruct", "pretrain_tokens")
+BEFORE = ("pretrain_text", "align_connector", "instruct", "pretrain_tokens")
 CONNECTORS = ("image_connector", "audio_connector")
 
 
@@ -62,6 +65,9 @@ class UnifyConfig:
 
     omni: InstructConfig
     tokens: PretrainTokensConfig
+    text: PretrainTextConfig | None = None
+    aligned: AlignConnectorConfig | None = None
+    """Whose gates are asked again, besides those of `omni` and `tokens`."""
     train: bool = True
     """Where the Thinker was left as it was (`tokens.routed`, `tokens.thinker_rate` 0) there
     is nothing to train: all is measured on the one model as it is."""
@@ -219,6 +225,10 @@ def measure(
     metrics["text.loss_ratio"] = exact(new.value / old.value, n=new.n)
     metrics["text.rows_share"] = text_share(model.tokens, sides.bench.held_text())
     layout, count = sides.examiner.layout, config.omni.eval_items // 2
+    if config.text is not None:
+        metrics |= earlier.text_again(config.text, model.omni.thinker, layout, context)
+    if config.aligned is not None:
+        metrics |= earlier.pictures_again(config.aligned, model.omni, layout, context.seed)
     metrics["speech.readback_wer"] = instruct.read_back(context, model.omni, layout, count)
     tasks = list(config.tokens.tasks)
     for name, scores in sides.bench.scores(model.tokens, tasks).items():
@@ -252,7 +262,7 @@ def keep(
 def beside(after: dict[str, Metric], parents: dict[str, Artifact]) -> dict[str, Metric]:
     """What each number was in the stage that measured it first, as `before.NAME`."""
     found: dict[str, Metric] = {}
-    for stage in BEFORE:
+    for stage in (name for name in BEFORE if name in parents):
         for name, metric in parents[stage].report.metrics.items():
             if name in after and not name.startswith("text.loss"):
                 found[f"before.{name}"] = metric
@@ -260,8 +270,12 @@ def beside(after: dict[str, Metric], parents: dict[str, Artifact]) -> dict[str, 
 
 
 def checks(config: UnifyConfig) -> tuple[Check, ...]:
-    """The gates of both stages; of the text, the stricter one."""
-    joined = [*instruct.checks(config.omni), *pretrain_tokens.checks(config.tokens)]
+    """The gates of both stages and of the first ones; of the text, the stricter one."""
+    joined = [
+        *earlier.checks(config.text, config.aligned),
+        *instruct.checks(config.omni),
+        *pretrain_tokens.checks(config.tokens),
+    ]
     kept: dict[tuple[str, str], Check] = {}
     for one in joined:
         key = (one.metric, one.bound)

@@ -22,11 +22,14 @@ from lumoomni.infer.row_package import load_rows
 from lumoomni.media.audio import Audio, save_wav
 from lumoomni.media.image import load_image
 from lumoomni.model.lora import LoraSettings
+from lumoomni.model.thinker import ThinkerConfig
 from lumoomni.pipeline import build
 from lumoomni.recipes import RECIPES
 from lumoomni.runtime import Progress
 from lumoomni.stages import instruct, pretrain_tokens, unify
+from lumoomni.stages.align_connector import AlignConnectorConfig
 from lumoomni.stages.instruct import InstructConfig
+from lumoomni.stages.pretrain_text import PretrainTextConfig
 from lumoomni.stages.unify import UnifyConfig
 from lumoomni.train.loop import LoopConfig
 from lumoomni.train.optim import OptimConfig
@@ -34,9 +37,23 @@ from lumoomni.train.turns import ByTurns
 from tests.stages.token_build import TOKENS, unified
 from tests.tiny import write_model
 
+THINKER = ThinkerConfig(
+    vocab_size=320,
+    width=32,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    head_width=16,
+    ffn_width=48,
+    max_positions=512,
+)
 CONFIG = UnifyConfig(
     omni=InstructConfig(loop=LoopConfig(steps=1, batch_size=1), eval_items=20),
     tokens=replace(TOKENS, start=None, start_until=0.0),
+    text=PretrainTextConfig(thinker=THINKER, loop=LoopConfig(steps=1, batch_size=1), eval_items=20),
+    aligned=AlignConnectorConfig(
+        data="world", loop=LoopConfig(steps=1, batch_size=1), eval_items=20, golden=0
+    ),
     loop=LoopConfig(steps=3, batch_size=3, accumulate=2),
     optim=OptimConfig(lr=1e-3, matrix_lr=0.01, warmup=2),
 )
@@ -67,7 +84,12 @@ def test_every_gate_of_both_is_asked_and_stands_beside_its_past(built: Path) -> 
     asked = {one.metric for one in unify.checks(CONFIG)}
     assert asked <= metrics.keys()
     both = {*instruct.checks(CONFIG.omni), *pretrain_tokens.checks(CONFIG.tokens)}
-    assert asked == {one.metric for one in both}
+    first = {
+        *("text.loss", "text.cache_difference", "text.exact_match"),
+        *(f"ablation.{x}" for x in ("shuffled_over_correct", "zero_over_shuffled")),
+        "ablation.noise_over_shuffled",
+    }
+    assert asked == {one.metric for one in both} | first
     past = open_artifact(built / "pretrain_tokens").report.metrics
     # Of both, only `unify` has a recogniser here.
     assert {"said.wer", "said.wer_swapped"} <= metrics.keys() and "said.wer" not in past
@@ -235,6 +257,8 @@ def test_nano_ends_with_it() -> None:
     stage = recipe.stage("unify")
     assert {"instruct", "pretrain_tokens", "train_talker"} <= set(stage.parents)
     assert stage.config.omni == replace(recipe.stage("instruct").config)
+    assert stage.config.text == recipe.stage("pretrain_text").config
+    assert stage.config.aligned == recipe.stage("align_connector").config
 
 
 class Half:
