@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, str] = {
     "rows": "--json",
     "grammar": "--json",
     "shapes": "--json",
+    "precision": "--json",
 }
 
 

@@ -1,7 +1,8 @@
 """What new shapes cost: micro-batches of whatever length comes, against lengths rounded up.
 
 Knows: nano's Thinker on random ids, half of them learned; a process of one thread for each way.
-Then the attention of towers, forward and backward, beside torch's own.
+Then the attention of towers, forward and backward, beside torch's own. All in the type that training
+uses here.
 Costs: about two minutes.
 
     python -m benchmarks.shapes [--batches 160] [--quick] [--json shapes.json]
@@ -33,9 +34,11 @@ def learn(rounded: bool, batches: int) -> float:
     from lumoomni.model.thinker import Thinker
     from lumoomni.recipes.nano import nano
     from lumoomni.train.loss import lm_loss
+    from lumoomni.train.precision import bf16_supported
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    native = bf16_supported(torch.device("cpu"))
     if not rounded:
         shapes.ROWS = 1
     thinker = Thinker(nano().stage("pretrain_text").config.thinker)
@@ -50,7 +53,7 @@ def learn(rounded: bool, batches: int) -> float:
         if rounded:
             more = (0, shapes.round_up(length, shapes.POSITIONS) - length)
             ids, labels = F.pad(ids, more), F.pad(labels, more, value=IGNORE)
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=native, cache_enabled=False):
             hidden = thinker(thinker.embed(ids), attention=AttentionSpec()).hidden
             loss = lm_loss(hidden, labels, thinker.head_weight()).total
         loss.backward()
@@ -73,11 +76,13 @@ def attention(size: tuple[int, int, int, int, int], rounds: int = 12) -> tuple[f
     import torch.nn.functional as F
 
     from lumoomni.model.fused import whole_attention
+    from lumoomni.train.precision import bf16_supported
 
     torch.set_num_threads(1)
+    kind = torch.bfloat16 if bf16_supported(torch.device("cpu")) else torch.float32
     batch, heads, queries, keys, width = size
     q, k, v = (
-        torch.randn(batch, heads, n, width, dtype=torch.bfloat16, requires_grad=True)
+        torch.randn(batch, heads, n, width, dtype=kind, requires_grad=True)
         for n in (queries, keys, keys)
     )
 

@@ -28,8 +28,11 @@ from torch import Tensor, nn
 from lumoomni.ids import IGNORE
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 from lumoomni.shapes import POSITIONS, round_up
-from lumoomni.train.loss import lm_loss
+from lumoomni.train.loss import lm_loss, predicting
+from lumoomni.train.precision import bf16_supported
 
+BF16 = bf16_supported(torch.device("cpu"))
+"""What is quicker here; both sides get it."""
 SHAPES = {
     "4M": ThinkerConfig(
         vocab_size=2048, width=256, layers=4, heads=4, kv_heads=2, head_width=64, ffn_width=1024
@@ -106,13 +109,13 @@ def our_step(config: ThinkerConfig, compiled: bool) -> Callable[[Rows], float]:
 
     def loss_of(ids: Tensor, labels: Tensor) -> Tensor:
         # Rows are padded on the right, which a causal reader never sees.
-        hidden = thinker(thinker.embed(ids)).hidden
+        hidden = thinker(thinker.embed(ids), asked=predicting(labels)).hidden
         return lm_loss(hidden, labels, thinker.head_weight()).mean()
 
     run = torch.compile(loss_of) if compiled else loss_of
 
     def step(rows: Rows) -> float:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
             loss = run(rows.ids, rows.labels)
         loss.backward()
         optim.step()
@@ -129,7 +132,7 @@ def peer_step(config: ThinkerConfig, masked: bool = False) -> Callable[[Rows], f
     def step(rows: Rows) -> float:
         real = torch.arange(rows.ids.shape[1])[None] < rows.lengths[:, None]
         more = {"attention_mask": real.long()} if masked else {}
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
             loss = model(input_ids=rows.ids, labels=rows.labels, use_cache=False, **more).loss
         loss.backward()
         optim.step()
@@ -157,7 +160,7 @@ def measure_talks(name: str, rounds: int, batch: int, longest: int) -> dict:
     """The same over batches of changing lengths; means, for steps are not alike."""
     config = SHAPES[name]
     torch.manual_seed(0)
-    warm = 2 * rounds
+    warm = rounds
     data = talks(config.vocab_size, batch, longest, warm + rounds)
     eights = [rows.padded(POSITIONS) for rows in data]
     runners = {
@@ -220,7 +223,7 @@ def main() -> None:
     rounds = 5 if args.quick else 15
     results = [measure(name, rounds, 8, 256, args.compiled) for name in args.shapes]
     if args.talks:
-        results += [measure_talks(name, 4 * rounds, 16, 200) for name in args.shapes]
+        results += [measure_talks(name, 2 * rounds, 16, 200) for name in args.shapes]
     for result in results:
         for key, rate in result["tokens_per_second"].items():
             ratio, loss = result["ratio"][key], result["last_loss"][key]
@@ -228,7 +231,7 @@ def main() -> None:
                 f"{result['shape']:>9}  {key:<18} {rate:9.0f} tok/s  {ratio:5.2f}x  loss {loss:.3f}"
             )
     if args.out:
-        document = {"threads": torch.get_num_threads(), "torch": torch.__version__}
+        document = {"threads": torch.get_num_threads(), "torch": torch.__version__, "bf16": BF16}
         args.out.write_text(json.dumps({**document, "results": results}, indent=1))
 
 

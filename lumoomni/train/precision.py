@@ -16,7 +16,7 @@ def bf16_supported(device: torch.device) -> bool:
 
     Among CPUs that is so with Intel's AMX and with AMD's AVX512-BF16. An Intel core that has
     AVX512-BF16 alone, as virtual machines often show it, does half as many operations a second in
-    bfloat16 as in float32 (`python -m benchmarks.shapes`); any other emulates it.
+    bfloat16 as in float32 (`python -m benchmarks.precision`); any other emulates it.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
