@@ -42,8 +42,8 @@ def products(rounds: int) -> dict[str, float]:
 
 
 def updates(count: int) -> tuple[dict[str, float], float]:
-    """Milliseconds of a micro-batch's forward and backward, each way, interleaved; and the share of
-    positions whose states are read. Late batches of `pretrain_text`, which hold all that it asks."""
+    """Milliseconds of a micro-batch, forward and backward, each way, interleaved; and the share of
+    positions whose states are read. Late batches of `pretrain_text`, when it asks all it does."""
     task, thinker = text_task()
     batches = [task.batch(10_000 + i) for i in range(count)]
     from lumoomni.model.attention import AttentionSpec

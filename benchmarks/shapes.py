@@ -1,8 +1,8 @@
 """What new shapes cost: micro-batches of whatever length comes, against lengths rounded up.
 
 Knows: nano's Thinker on random ids, half of them learned; a process of one thread for each way.
-Then the attention of towers, forward and backward, beside torch's own. All in the type that training
-uses here.
+Then the attention of towers, forward and backward, beside torch's own. All in the type that
+training uses here.
 Costs: about two minutes.
 
     python -m benchmarks.shapes [--batches 160] [--quick] [--json shapes.json]

@@ -100,7 +100,7 @@ def _pretrain_text() -> PretrainTextConfig:
         heard=0.12,
         sensed_from=0.3,
         shown_positions=LATENTS,
-        loop=LoopConfig(steps=5600, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=4200, batch_size=16, accumulate=2, bf16=False),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30, decay_from=0.6),
     )
 
