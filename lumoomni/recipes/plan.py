@@ -171,7 +171,7 @@ def _count(name: str, loads: list[Load], loop: LoopConfig, optim: OptimConfig) -
     for load in loads:
         run = load.counted or load.run
         grows = load.trained or load.through
-        bytes_kept, forward, between = _forward(run, grows)
+        bytes_kept, forward, between = _forward(run, grows, loop.bf16)
         kept += bytes_kept // load.pieces + load.pieces * load.piece_bytes
         # The backward makes one product for the inputs and one for the weights, if they train.
         times = load.times or (3 if load.trained else 2 if load.through else 1)
@@ -198,7 +198,7 @@ def _bytes(parameters: Any) -> int:
     return sum(p.numel() * p.element_size() for p in parameters)
 
 
-def _forward(run: Callable[[], Any], grows: bool) -> tuple[int, float, float]:
+def _forward(run: Callable[[], Any], grows: bool, bf16: bool = True) -> tuple[int, float, float]:
     """Bytes kept for the backward (each storage once, weights not counted), operations with
     weights, and those of attention: its backward makes two products whether weights train or not.
     """
@@ -215,7 +215,7 @@ def _forward(run: Callable[[], Any], grows: bool) -> tuple[int, float, float]:
     counter = FlopCounterMode(display=False)
     with (
         torch.set_grad_enabled(grows),
-        torch.autocast("cpu", torch.bfloat16, cache_enabled=False),
+        torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False),
         torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         counter,
     ):

@@ -47,7 +47,8 @@ class LoopConfig:
     echo: int = 1
     """How often each training sample comes, for stages that group samples by length."""
     bf16: bool = True
-    """Autocast to bfloat16 where that is faster (`train/precision.py`); elsewhere float32."""
+    """Products in bfloat16 where that is faster (`train/precision.py`); elsewhere, and if false
+    everywhere, in float32."""
     compile: bool = False
     checkpointing: bool = field(default=False, metadata=WITHOUT_EFFECT)
     """Compute the Thinker's layers again in the backward instead of keeping them."""
@@ -169,7 +170,7 @@ def _fit(
     rate_scale: dict[str, float] | None,
 ) -> FitResult:
     """`fit` with everything in its place."""
-    optimizers = Optimizers(_named(task), optim, rate_scale)
+    optimizers = Optimizers(_named(task), optim, rate_scale, bf16=loop.bf16)
     path = site.work / f"{site.name}.safetensors"
     start = _resume(task, optimizers, path) if path.exists() else 0
     size = site.crew or crew_size(loop.accumulate)

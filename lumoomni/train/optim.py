@@ -66,7 +66,8 @@ def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
 class Optimizers:
     """One or two torch optimisers moved together over the parameters that require gradients.
 
-    `scale` multiplies the rate of the parameters whose name starts with a given prefix.
+    `scale` multiplies the rate of the parameters whose name starts with a given prefix. With
+    `bf16`, Muon's products are made in bfloat16 where that is faster.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class Optimizers:
         named: Iterable[tuple[str, nn.Parameter]],
         config: OptimConfig,
         scale: dict[str, float] | None = None,
+        *,
+        bf16: bool = True,
     ) -> None:
         self.config = config
         groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
@@ -95,7 +98,7 @@ class Optimizers:
                 if is_muon == muon
             ]
             if chosen:
-                self.members.append(_make(chosen, config, muon=muon))
+                self.members.append(_make(chosen, config, muon=muon, bf16=bf16))
                 self._base.append([group["lr"] for group in chosen])
 
     def join(self, crew: Crew) -> None:
@@ -151,9 +154,11 @@ class Optimizers:
             )
 
 
-def _make(groups: list[dict], config: OptimConfig, *, muon: bool) -> torch.optim.Optimizer:
+def _make(
+    groups: list[dict], config: OptimConfig, *, muon: bool, bf16: bool
+) -> torch.optim.Optimizer:
     if muon:
-        native = bf16_supported(groups[0]["params"][0].device)
+        native = bf16 and bf16_supported(groups[0]["params"][0].device)
         return Muon(
             groups,
             lr=config.matrix_lr,

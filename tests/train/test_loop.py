@@ -218,3 +218,20 @@ def test_an_echo_that_nobody_makes_is_refused(tmp_path: Path) -> None:
     heeds = Toy()
     heeds.echoes = True  # type: ignore[attr-defined]
     assert fit(heeds, loop(3, echo=2), OPTIM, site(tmp_path)).steps == 3
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_float32_is_meant_for_every_product(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: bool
+) -> None:
+    for module in ("loop", "optim"):
+        monkeypatch.setattr(f"lumoomni.train.{module}.bf16_supported", lambda device: True)
+    kinds: set[torch.dtype] = set()
+    monkeypatch.setattr(
+        "lumoomni.train.muon.orthogonal",
+        lambda slope, steps, dtype: kinds.add(dtype) or slope,
+    )
+    task = Toy()
+    task.net[0].register_forward_hook(lambda module, inputs, out: kinds.add(out.dtype))
+    fit(task, LoopConfig(steps=2, batch_size=8, bf16=bf16), OPTIM, site(tmp_path))
+    assert kinds == {torch.bfloat16 if bf16 else torch.float32}
