@@ -37,6 +37,7 @@ from lumoomni.runtime import (
     append_line,
     atomic_write_json,
     atomic_write_text,
+    flushing,
     read_lines,
     refuse_missing,
     resolve_device,
@@ -183,7 +184,8 @@ def build(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; give a directory to build into")
     done: dict[str, Artifact] = {}
-    with _lock(out):
+    # Here, so that threads which torch starts in any stage inherit it.
+    with _lock(out), flushing():
         atomic_write_json(out / RECIPE_FILE, recipe.to_dict())
         for stage in recipe.stages[: last + 1]:
             parents = {name: done[name] for name in stage.parents}

@@ -63,6 +63,23 @@ def worker_count() -> int:
     return min(MOST_WORKERS, len(allowed(0)) if allowed else os.cpu_count() or 1)
 
 
+@contextlib.contextmanager
+def flushing() -> Iterator[None]:
+    """Within, this thread and those that it starts compute with zero for float32 below 1.2e-38.
+
+    Processors compute with such numbers in software: gradients of convolutions in float32 come to
+    hold many of them, and their backward took ten times as long (LOG.md).
+    """
+    import torch
+
+    before = float(torch.tensor(1e-38) * torch.tensor(0.1)) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
 def resolve_device(name: str) -> "torch.device":
     """`auto`, `cpu`, `cuda` or `mps` to a device. Raises InputError if it is not there."""
     import torch

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from lumoomni.config import WITHOUT_EFFECT
 from lumoomni.errors import InputError, RunFailure
 from lumoomni.pipeline import StageContext
-from lumoomni.runtime import Interrupted, Progress, resolve_device
+from lumoomni.runtime import Interrupted, Progress, flushing, resolve_device
 from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lumoomni.train.crew import Crew, crew, crew_size
 from lumoomni.train.devices import resident, to_device
@@ -177,7 +177,8 @@ def _fit(
     if not _shareable(task, loop, site.device):
         size = 1
     began = time.monotonic()
-    with crew(size, optimizers.parameters, optimizers.shareable()) as member:
+    shared = optimizers.shareable()
+    with flushing(), crew(size, optimizers.parameters, shared) as member:
         optimizers.join(member)
         run = _Run(task, loop, optimizers, site if member.rank == 0 else _quiet(site), member)
         run.go(start, path)

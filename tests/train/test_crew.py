@@ -172,3 +172,19 @@ def test_work_is_dealt_evenly() -> None:
     assert [sum(o == r for o in owners) for r in (0, 1)] in ([1, 5], [5, 1])
     assert sorted(deal([1.0] * 7, 3)) == [0, 0, 0, 1, 1, 2, 2]
     assert crew_size(1) == 1 and 1 <= crew_size(64) <= 64
+
+
+def test_every_member_computes_with_zero_for_what_is_slow(tmp_path: Path) -> None:
+    task, kept = Toy(tmp_path / "notes"), []
+    tiny = torch.tensor(1e-38)
+    original = task.loss
+
+    def loss(batch: Any) -> StepLoss:
+        found = float(tiny * 0.1)
+        return StepLoss(original(batch).total, {"tiny": float(found != 0.0)})
+
+    task.loss = loss  # type: ignore[method-assign]
+    assert float(tiny * 0.1) != 0.0
+    fit(task, LOOP, OPTIM, site(tmp_path, 2, log=kept.append))
+    assert kept and all(line["tiny"] == 0.0 for line in kept)
+    assert float(tiny * 0.1) != 0.0  # and who called has it as it was
