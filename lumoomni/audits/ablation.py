@@ -141,7 +141,7 @@ def _score(
         pictures = sum(len(item.pixels) for item in part)
         images = features[shown : shown + pictures]
         shown += pictures
-        inputs = OmniInputs(ids=made.ids, lengths=made.lengths)
+        inputs = OmniInputs(ids=made.ids, lengths=made.lengths, numbers=made.numbers)
         hidden = model(inputs, images).hidden
         found = token_losses(hidden, made.labels, model.thinker.head_weight())
         losses += found.sum(1).tolist()

@@ -36,11 +36,14 @@ def check_placement(model: OmniModel, codec: TextCodec, batch: Batch, stage: str
     width = model.thinker.config.width
     planted = torch.randn(pictures, shape, width, generator=source).to(device)
     planted = planted.to(model.thinker.token_table.weight.dtype)
-    inputs = OmniInputs(ids=batch.ids, lengths=batch.lengths, documents=batch.documents)
+    inputs = OmniInputs(
+        ids=batch.ids, lengths=batch.lengths, documents=batch.documents, numbers=batch.numbers
+    )
     found = model.embed(inputs, planted if pictures else None)
     wanted = model.thinker.embed(batch.ids.clamp(min=0)).clone()
     for (row, place), feature in zip(where, planted.flatten(0, 1), strict=True):
         wanted[row, place] = feature.to(wanted.dtype)
+    wanted = model.thinker.numbered(wanted, batch.numbers)
     wrong = (found != wanted).any(-1).nonzero().tolist()
     if wrong:
         row, place = wrong[0]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lumoomni.codecs.text import TextCodec
 from lumoomni.data.sample import PictureItem, Sensed, TextItem
-from lumoomni.ids import IGNORE
+from lumoomni.ids import IGNORE, NO_NUMBER
 from lumoomni.media.image import normalise
 from lumoomni.media.mel import MelConfig, log_mel
 from lumoomni.shapes import MEL_FRAMES, POSITIONS, fill_up, round_up
@@ -171,7 +171,8 @@ class Batch:
     """ids and labels [B, T] right-padded, lengths [B]; media stacked in reading order, or None.
 
     `documents` [B, T] where rows are packed (`data/packing.py`); `features` [I, N, V] where a
-    tower's patches come in the place of the pixels (`data/feature_cache.py`).
+    tower's patches come in the place of the pixels (`data/feature_cache.py`); `numbers` [B, T]
+    where some row has more pictures than one (`uti/sequence.py`).
     """
 
     ids: Tensor
@@ -182,6 +183,7 @@ class Batch:
     mel_lengths: Tensor | None
     documents: Tensor | None = None
     features: Tensor | None = None
+    numbers: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with every tensor on `device`."""
@@ -216,7 +218,22 @@ def collate(items: list[Encoded], pad: int = 0) -> Batch:
         pixels=pixels,
         mels=mels,
         mel_lengths=mel_lengths,
+        numbers=stack_numbers([[item] for item in items], longest),
     )
+
+
+def stack_numbers(rows: list[list[Encoded]], width: int) -> Tensor | None:
+    """Numbers [B, T] of rows of conversations that follow each other; None where none has any."""
+    if all(item.sequence.numbers is None for row in rows for item in row):
+        return None
+    out = torch.full((len(rows), width), NO_NUMBER, dtype=torch.long)
+    for place, row in zip(out, rows, strict=True):
+        end = 0
+        for item in row:
+            start, end = end, end + len(item)
+            if item.sequence.numbers is not None:
+                place[start:end] = torch.from_numpy(item.sequence.numbers)
+    return out
 
 
 def stack_media(items: list[Encoded]) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

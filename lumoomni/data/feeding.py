@@ -160,7 +160,8 @@ def shorten(item: Encoded, most: int) -> Encoded:
             f"sound ends at {made.slots[0].stop}; raise the context, or lower the latents"
         )
     spans = tuple(replace(s, stop=min(s.stop, limit)) for s in made.spans if s.start < limit)
-    cut = Ids(made.ids[:limit], made.labels[:limit], slots, spans)
+    numbers = None if made.numbers is None else made.numbers[:limit]
+    cut = Ids(made.ids[:limit], made.labels[:limit], slots, spans, numbers)
     pictures = sum(slot.kind == "image" for slot in slots)
     sounds = len(slots) - pictures
     return Encoded(sequence=cut, pixels=item.pixels[:pictures], mels=item.mels[:sounds])

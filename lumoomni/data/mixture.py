@@ -23,7 +23,7 @@ from lumoomni.data.sample import (
 from lumoomni.data.sources import Fits, open_pictures, open_speech, open_text
 from lumoomni.data.world.asking import QA
 from lumoomni.data.world.comparing import compared, two_scenes
-from lumoomni.data.world.language import caption, normalise, uncoloured
+from lumoomni.data.world.language import caption, copied, normalise, uncoloured
 from lumoomni.data.world.nameless import bend, dye
 from lumoomni.data.world.questions import (
     PLACE_KINDS,
@@ -237,13 +237,13 @@ class InstructData:
         request = WRITE_DOWN[int(stream.integers(len(WRITE_DOWN)))]
         # Sound has no capitals or stops; only a transcript that someone wrote may ask for them.
         said = normalise(item.text) if self.mixture.speech == "world" else item.text
-        return _pair(request, said, (said,), "write_down", sounds=(item.samples,))
+        return _pair(request, copied(said), (said,), "write_down", sounds=(item.samples,))
 
     def _spoken(self, split: str, index: int, stream: np.random.Generator) -> Example:
         for attempt in range(1000):
             item = self._text.item(split, index * 1000 + attempt)
-            if item.kind in SPOKEN_KINDS and len(item.turns) == 2:
-                (_, question), (_, reply) = item.turns
+            if item.kind in SPOKEN_KINDS:
+                (_, question), (_, reply) = item.turns[-2:]
                 sound = self._say(question, split, index, stream)
                 return _pair("", reply, item.accepted, "spoken", sounds=(sound,))
         raise RuntimeError(f"no spoken question found near index {index} of split {split}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lumoomni.data.conversation import Batch, Encoded, stack_media
+from lumoomni.data.conversation import Batch, Encoded, stack_media, stack_numbers
 from lumoomni.ids import IGNORE
 from lumoomni.shapes import POSITIONS, round_up
 
@@ -110,4 +110,5 @@ def collate_packed(rows: Sequence[Sequence[Encoded]], pad: int = 0) -> Batch:
         mels=mels,
         mel_lengths=mel_lengths,
         documents=documents,
+        numbers=stack_numbers([list(row) for row in rows], width),
     )

@@ -58,8 +58,9 @@ def text_embedder(thinker: Thinker) -> Callable[[list[Encoded]], list[Tensor]]:
 
     def embed(items: list[Encoded]) -> list[Tensor]:
         device = device_of(thinker)
-        rows = [torch.from_numpy(item.sequence.ids).to(device) for item in items]
-        return [thinker.embed(row) for row in rows]
+        batch = collate(items).to(device)
+        x = thinker.numbered(thinker.embed(batch.ids), batch.numbers)
+        return drop_padding(x, batch.lengths)
 
     return embed
 
@@ -75,6 +76,7 @@ def omni_embedder(model: OmniModel) -> Callable[[list[Encoded]], list[Tensor]]:
             pixels=batch.pixels,
             mels=batch.mels,
             mel_lengths=batch.mel_lengths,
+            numbers=batch.numbers,
         )
         return drop_padding(model.embed(inputs), batch.lengths)
 

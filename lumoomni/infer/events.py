@@ -74,7 +74,7 @@ class Words:
     def push(self, token: int) -> str:
         """Add an id; the text that can be shown now."""
         self.ids.append(token)
-        text = self._codec.decode(self.ids)
+        text = self._codec.decode(self.ids).lstrip()
         # A replacement character at the end means that more bytes of it are to come.
         if text.endswith("\ufffd"):
             return ""
@@ -82,7 +82,7 @@ class Words:
 
     def rest(self) -> str:
         """What was held back."""
-        return self._codec.decode(self.ids)[len(self._shown) :]
+        return self._codec.decode(self.ids).lstrip()[len(self._shown) :]
 
     def _show(self, text: str) -> str:
         delta = text[len(self._shown) :]

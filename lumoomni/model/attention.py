@@ -18,7 +18,7 @@ from lumoomni.model.fused import SHORT, ShortAttentionFunction
 from lumoomni.model.norm import head_norm_rope
 from lumoomni.model.segments import Segments, gather, scatter_back
 
-SHORT_BLOCK = 128
+SHORT_BLOCK = 48
 
 
 @dataclass(frozen=True, kw_only=True)

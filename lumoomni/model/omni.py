@@ -28,7 +28,8 @@ class OmniInputs:
     """A batch. ids [B, T] with negative placeholders, right-padded with any id to `lengths` [B].
 
     pixels [I, 3, S, S] and mels [A, M, n_mels] with mel_lengths [A] in reading order, or None.
-    documents [B, T] number the conversations of packed rows, padding as one of its own.
+    documents [B, T] number the conversations of packed rows, padding as one of its own. numbers
+    [B, T] say which picture a position is of, where one row has several (`Thinker.numbered`).
     """
 
     ids: Tensor
@@ -37,6 +38,7 @@ class OmniInputs:
     mels: Tensor | None = None
     mel_lengths: Tensor | None = None
     documents: Tensor | None = None
+    numbers: Tensor | None = None
 
 
 class OmniModel(nn.Module):
@@ -96,7 +98,8 @@ class OmniModel(nn.Module):
         if inputs.mels is not None and inputs.mel_lengths is not None:
             sounds = self.audio_features(inputs.mels, inputs.mel_lengths)
         x = scatter(x, inputs.ids, IMAGE_PATCH, images, "image")
-        return scatter(x, inputs.ids, AUDIO_FRAME, sounds, "audio")
+        x = scatter(x, inputs.ids, AUDIO_FRAME, sounds, "audio")
+        return self.thinker.numbered(x, inputs.numbers)
 
     def forward(
         self, inputs: OmniInputs, images: Tensor | None = None, asked: Tensor | None = None

@@ -148,6 +148,16 @@ class Thinker(nn.Module):
         """ids [B, T] -> [B, T, D]."""
         return self.token_table(ids)
 
+    def numbered(self, x: Tensor, numbers: Tensor | None) -> Tensor:
+        """x [B, T, D] with the embedding of numbers [B, T] added where these are ids.
+
+        None changes nothing. What two pictures say is then told apart at every position.
+        """
+        if numbers is None:
+            return x
+        there = (numbers >= 0).unsqueeze(-1).to(x.dtype)
+        return x + there * self.token_table(numbers.clamp(min=0)).to(x.dtype)
+
     def head(self, hidden: Tensor) -> Tensor:
         """hidden [..., D] -> logits [..., V]; expensive, so only for the positions you need."""
         return F.linear(hidden, self.head_weight())

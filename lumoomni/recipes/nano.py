@@ -96,11 +96,11 @@ def _pretrain_text() -> PretrainTextConfig:
             max_positions=1024,
         ),
         mel=MEL,
-        shown=0.55,
-        heard=0.12,
+        shown=0.5,
+        heard=0.15,
         sensed_from=0.3,
         shown_positions=LATENTS,
-        loop=LoopConfig(steps=4200, batch_size=16, accumulate=2, bf16=False),
+        loop=LoopConfig(steps=2200, batch_size=16, accumulate=2, bf16=False),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30, decay_from=0.6),
     )
 
@@ -165,7 +165,7 @@ def _train_image_codec() -> TrainImageCodecConfig:
             ink_digits=2,
             depth=3,
         ),
-        loop=LoopConfig(steps=2800, batch_size=16),
+        loop=LoopConfig(steps=2000, batch_size=8, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
     )
 
@@ -235,7 +235,7 @@ def _pretrain_tokens() -> PretrainTokensConfig:
         share_digits=True,
         text_weight=8.0,
         rows_rate=0.5,
-        loop=LoopConfig(steps=6000, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=4800, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
         making=MakingConfig(draw=replace(PICTURE, watch=True), sound=replace(SOUND, watch=True)),
     )
@@ -264,15 +264,15 @@ def _instruct() -> InstructConfig:
     return InstructConfig(
         mixture=InstructMixture(
             caption=0.05,
-            look=0.29,
-            write_down=0.11,
-            spoken=0.14,
-            spoken_look=0.14,
-            text_share=0.12,
-            compare=0.24,
+            look=0.3,
+            write_down=0.16,
+            spoken=0.16,
+            spoken_look=0.16,
+            text_share=0.26,
+            compare=0.12,
             place=0.65,
         ),
-        loop=LoopConfig(steps=1400, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=1100, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
         perceiver_rate=0.0,
     )

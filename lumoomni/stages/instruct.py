@@ -34,6 +34,7 @@ from lumoomni.data.grouping import LengthGroups
 from lumoomni.data.mixture import InstructData, InstructMixture
 from lumoomni.data.sample import UNTOLD, PictureItem
 from lumoomni.data.sources import Fits, open_speech
+from lumoomni.data.world.language import copied
 from lumoomni.data.world.sensed import WRITE_DOWN
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, exact
@@ -249,8 +250,8 @@ def audible(layout: Layout, frames: int, positions: int) -> Fits:
 
     def fits(text: str, seconds: float) -> str:
         heard = audio_positions(layout.mel.frames(math.ceil(seconds * layout.mel.rate)))
-        said = len(layout.encode((request, Turn(role="assistant", text=text))))
-        whole = heard + 2 + said  # with the sound's two markers
+        said = layout.encode((request, Turn(role="assistant", text=copied(text))))
+        whole = heard + 2 + len(said)  # with the sound's two markers
         if heard <= frames and whole <= positions:
             return ""
         return (
@@ -271,9 +272,8 @@ def groups_of(
     loop: LoopConfig, layout: Layout, data: InstructData, seed: int, thinker: Thinker
 ) -> LengthGroups[Encoded]:
     """Training conversations, those of like lengths together."""
-    most = thinker.config.max_positions
     return LengthGroups(
-        lambda i: shorten(layout.encode(data.item("train", i).turns), most),
+        lambda i: shorten(layout.encode(data.item("train", i).turns), thinker.config.max_positions),
         batch_size=loop.batch_size,
         seed=seed,
         parts=loop.accumulate,

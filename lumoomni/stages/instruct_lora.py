@@ -129,7 +129,12 @@ class InstructLoraTask:
 
     def loss(self, batch: Batch) -> StepLoss:
         thinker = self._model.thinker
-        inputs = OmniInputs(ids=batch.ids, lengths=batch.lengths, documents=batch.documents)
+        inputs = OmniInputs(
+            ids=batch.ids,
+            lengths=batch.lengths,
+            documents=batch.documents,
+            numbers=batch.numbers,
+        )
         spec = AttentionSpec(lengths=batch.lengths, documents=batch.documents)
         hidden = thinker(
             self._model.embed(inputs, self._images(batch)),

@@ -93,7 +93,8 @@ class TextTask:
     def loss(self, batch: Batch) -> StepLoss:
         thinker = self._thinker
         spec = AttentionSpec(lengths=batch.lengths)
-        out = thinker(thinker.embed(batch.ids), attention=spec, asked=predicting(batch.labels))
+        x = thinker.numbered(thinker.embed(batch.ids), batch.numbers)
+        out = thinker(x, attention=spec, asked=predicting(batch.labels))
         result = lm_loss(out.hidden, batch.labels, thinker.head_weight())
         if out.aux_loss is None:
             return StepLoss(result.total, {})

@@ -30,6 +30,7 @@ from lumoomni.gates import Check, Metric, Report, bootstrap_mean, bootstrap_rati
 from lumoomni.infer.assemble import save_part
 from lumoomni.media.image import normalise, save_png
 from lumoomni.pipeline import StageContext
+from lumoomni.train.inks import InkConfig, inks_of, learn_inks
 from lumoomni.train.loop import LoopConfig, StepLoss, fit, site_of
 from lumoomni.train.optim import OptimConfig
 
@@ -55,6 +56,7 @@ class TrainImageCodecConfig:
     edge_weight: float = 4.0
     slope_weight: float = 1.0
     crowds: CrowdConfig = field(default_factory=CrowdConfig)
+    inks: InkConfig = field(default_factory=InkConfig)
     loop: LoopConfig
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval_items: int = 300
@@ -126,6 +128,12 @@ def run(context: StageContext) -> Report:
     config: TrainImageCodecConfig = context.config
     torch.manual_seed(context.seed)
     codec = ImageCodec(config.codec)
+    if config.codec.ink_digits and config.inks.tries:
+        size = config.codec.image_size
+        scenes = (coding_scene(context.seed, i, config.crowds) for i in range(config.inks.pictures))
+        first = inks_of(normalise([draw(scene, size) for scene in scenes]))
+        left = learn_inks(codec, first, config.inks, context.seed)
+        context.progress.say(f"{context.name}: digits of colour leave {left:.3f} of a colour")
     fit(ImageCodecTask(codec, config, context.seed), config.loop, config.optim, site_of(context))
     save_part(context.out, PART, codec)
     tokens = ImageTokens(codec, hash_file(context.out / f"{PART}.safetensors"))

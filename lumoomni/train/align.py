@@ -78,7 +78,12 @@ class AlignTask:
             parts |= {"choice": float(read.choice.detach()), "near": float(read.near.detach())}
             total = aim.readout_weight * total
         if batch.progress >= aim.thinker_from:
-            inputs = OmniInputs(ids=made.ids, lengths=made.lengths, documents=made.documents)
+            inputs = OmniInputs(
+                ids=made.ids,
+                lengths=made.lengths,
+                documents=made.documents,
+                numbers=made.numbers,
+            )
             asked = predicting(made.labels)
             hidden = model(inputs, self._connector.say(x), asked).hidden
             told = lm_loss(hidden, made.labels, model.thinker.head_weight()).total

@@ -56,6 +56,7 @@ class InstructTask:
             pixels=batch.pixels,
             mels=batch.mels,
             mel_lengths=batch.mel_lengths,
+            numbers=batch.numbers,
         )
         asked = predicting(batch.labels)
         if self._before is not None:

@@ -19,13 +19,16 @@ from typing import Literal
 import numpy as np
 
 from lumoomni.codecs.text import TextCodec
-from lumoomni.ids import AUDIO_FRAME, IGNORE, IMAGE_PATCH
+from lumoomni.ids import AUDIO_FRAME, IGNORE, IMAGE_PATCH, NO_NUMBER
 
 PLACEHOLDERS = {"image": IMAGE_PATCH, "audio": AUDIO_FRAME}
 MARKERS = {
     "image": ("<|vision_start|>", "<|vision_end|>"),
     "audio": ("<|audio_start|>", "<|audio_end|>"),
 }
+
+MOST_NUMBERED = 9
+"""All pictures after this one carry its number."""
 
 SILENCE = "<|pad|>"
 """What a connector says where there is nothing to say."""
@@ -46,11 +49,16 @@ class Template:
     """What follows the opening of the last answer."""
     answers_alone: bool = False
     """Only the assistant has text and an end: pictures with captions, as LLaVA's first stage."""
+    numbered: bool = False
+    """Positions of a conversation's second picture and of later ones carry its number: what two
+    pictures say is alike, and to tell whose it is by what came before is learned late (LOG.md)."""
 
 
 TEMPLATES: dict[str, Template] = {
     "compact": Template(
-        opening={r: (f"<|{r}|>",) for r in ("system", "user", "assistant")}, end="<|im_end|>"
+        opening={r: (f"<|{r}|>",) for r in ("system", "user", "assistant")},
+        end="<|im_end|>",
+        numbered=True,
     ),
     "chatml": Template(
         opening={r: ("<|im_start|>", f"{r}\n") for r in ("system", "user", "assistant")},
@@ -92,12 +100,18 @@ class Span:
 
 @dataclass(frozen=True)
 class Sequence:
-    """ids int64[T] (placeholders negative), labels int64[T], slots and text spans in order."""
+    """ids int64[T] (placeholders negative), labels int64[T], slots and text spans in order.
+
+    numbers int64[T]: the id that says which picture a position belongs to, NO_NUMBER outside
+    pictures and in a conversation's first; its embedding is added there (`Thinker.numbered`). None
+    where there is no second picture.
+    """
 
     ids: np.ndarray
     labels: np.ndarray
     slots: tuple[Slot, ...]
     spans: tuple[Span, ...]
+    numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -113,7 +127,9 @@ class SequenceBuilder:
     _labels: list[int] = field(default_factory=list)
     _slots: list[Slot] = field(default_factory=list)
     _spans: list[Span] = field(default_factory=list)
+    _numbers: list[int] = field(default_factory=list)
     _role: str = ""
+    _pictures: int = 0
 
     def __post_init__(self) -> None:
         if self.template not in TEMPLATES:
@@ -143,7 +159,7 @@ class SequenceBuilder:
         begin, end = (self.text_codec.special(name) for name in MARKERS[kind])
         self._append([begin], supervised=False)
         start = len(self._ids)
-        self._append([PLACEHOLDERS[kind]] * count, supervised=False)
+        self._append([PLACEHOLDERS[kind]] * count, supervised=False, number=self._number(kind))
         self._slots.append(Slot(kind, start, start + count))
         self._append([end], supervised=False)
         return self
@@ -156,7 +172,9 @@ class SequenceBuilder:
         begin, end = (self.text_codec.special(name) for name in MARKERS[kind])
         ids = self.text_codec.encode(f" {words}")[:positions]
         silence = [self.text_codec.special(SILENCE)] * (positions - len(ids))
-        self._append([begin, *ids, *silence, end], supervised=False)
+        self._append([begin], supervised=False)
+        self._append([*ids, *silence], supervised=False, number=self._number(kind))
+        self._append([end], supervised=False)
         return self
 
     def close(self, *, supervised: bool = False) -> "SequenceBuilder":
@@ -176,7 +194,15 @@ class SequenceBuilder:
             np.asarray(self._labels, dtype=np.int64),
             tuple(self._slots),
             tuple(self._spans),
+            np.asarray(self._numbers, dtype=np.int64) if max(self._numbers) >= 0 else None,
         )
+
+    def _number(self, kind: MediaKind) -> int:
+        """The id that the positions of one more picture or clip carry."""
+        self._pictures += kind == "image"
+        if kind != "image" or self._pictures < 2 or not TEMPLATES[self.template].numbered:
+            return NO_NUMBER
+        return self.text_codec.encode(str(min(self._pictures, MOST_NUMBERED)))[-1]
 
     def _left_out(self) -> bool:
         return TEMPLATES[self.template].answers_alone and self._role != "assistant"
@@ -186,8 +212,9 @@ class SequenceBuilder:
             return [self.text_codec.special(piece)]
         return self.text_codec.encode(piece)
 
-    def _append(self, ids: list[int], *, supervised: bool) -> None:
+    def _append(self, ids: list[int], *, supervised: bool, number: int = NO_NUMBER) -> None:
         self._ids += ids
+        self._numbers += [number] * len(ids)
         self._labels += ids if supervised else [IGNORE] * len(ids)
 
 

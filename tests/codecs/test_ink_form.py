@@ -5,12 +5,13 @@ import torch
 from torch import Tensor
 
 from lumoomni.codecs.image_vq import ImageCodec, ImageCodecConfig
-from lumoomni.codecs.ink_form import stands_out
-from lumoomni.codecs.scalar import values
-from lumoomni.data.world.scene import Scene, Thing, draw
+from lumoomni.codecs.ink_form import InkAndForm, stands_out
+from lumoomni.codecs.scalar import ScalarQuantiser, values
+from lumoomni.data.world.scene import Scene, Thing, draw, make_scene
 from lumoomni.data.world.sketch import sketch
 from lumoomni.data.world.split import COLOURS, SHAPES
 from lumoomni.media.image import normalise
+from lumoomni.train.inks import InkConfig, inks_of, learn_inks
 
 
 def shown(colour: str, shape: str, size: str = "large") -> Tensor:
@@ -79,3 +80,32 @@ def test_digits_of_a_colour_leave_some_for_the_form() -> None:
         ImageCodecConfig(levels=(5, 4), codebook_size=20, code_width=2, ink_digits=2)
     with pytest.raises(ValueError, match="ink_digits is 1 of 0 levels"):
         ImageCodecConfig(ink_digits=1)
+
+
+def test_colours_learned_first_leave_little_and_the_same_again() -> None:
+    """Also that the best try is kept: more tries never leave more."""
+    scenes = [make_scene(0, "train", index) for index in range(60)]
+    inks = inks_of(normalise([draw(scene, 64) for scene in scenes]))
+    assert len(inks.things) > 200 < len(inks.grounds)
+    spread = float((inks.things - inks.things.mean(0)).square().sum(-1).mean())
+    left = {}
+    for tries in (1, 3, 3):
+        made, config = codec(), InkConfig(tries=tries, updates=150, batch=128)
+        found = learn_inks(made, inks, config, 0)
+        assert left.setdefault(tries, found) == found
+        assert isinstance(made.encoder, InkAndForm)
+    assert left[3] <= left[1] < 0.25 * spread
+    with torch.no_grad():
+        bounded = made.quantiser.bound(made.encoder.ink(inks.things))
+        digits = ScalarQuantiser(made.config.levels[:2]).codes(bounded)
+    assert len(digits.unique()) > 10
+
+
+def test_inks_need_digits_of_colour_and_things() -> None:
+    inks = inks_of(normalise([draw(Scene((), "train", 3))]))
+    with pytest.raises(ValueError, match="0 colours of things"):
+        learn_inks(codec(), inks, InkConfig(updates=1), 0)
+    with pytest.raises(ValueError, match="set ink_digits"):
+        learn_inks(ImageCodec(ImageCodecConfig()), inks, InkConfig(updates=1), 0)
+    with pytest.raises(ValueError, match="tries must be at least 0"):
+        InkConfig(tries=-1)

@@ -116,6 +116,8 @@ def test_too_long_a_sample_is_cut_in_its_text_and_never_in_a_picture() -> None:
         cut = shorten(both, most)
         assert len(cut) == second.start - 1 and len(cut.pixels) == 1 == len(cut.sequence.slots)
         assert int((cut.sequence.ids == IMAGE_PATCH).sum()) == LAYOUT.image_positions
+        assert cut.sequence.numbers is not None and len(cut.sequence.numbers) == len(cut)
+        assert (cut.sequence.numbers < 0).all()
     assert len(shorten(both, second.stop + 1).pixels) == 2
     with pytest.raises(InputError, match="100 positions do not fit rows of 50"):
         feed(Pictures(), capacity=50)

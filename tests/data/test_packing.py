@@ -53,11 +53,12 @@ def test_what_fits_no_row_is_refused() -> None:
 
 
 def conversations(count: int) -> list[Encoded]:
-    """Alternately with a picture, a sound, both and neither."""
+    """Alternately with a picture (once two), a sound, both and neither."""
     stream = np.random.default_rng(1)
     made = []
     for i in range(count):
-        images = (stream.integers(0, 256, (32, 32, 3), dtype=np.uint8),) if i % 2 else ()
+        shown = stream.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+        images = tuple(shown[: 1 + (i == 3)]) if i % 2 else ()
         sounds = (stream.standard_normal(3000 + 400 * i).astype(np.float32) / 9,) if i % 3 else ()
         asked = Turn(role="user", text="what colour?" * (i % 3), images=images, sounds=sounds)
         made.append(LAYOUT.encode((asked, Turn(role="assistant", text="red circle" * (1 + i % 2)))))
@@ -73,6 +74,7 @@ def forward(model: OmniModel, batch) -> torch.Tensor:  # type: ignore[no-untyped
             mels=batch.mels,
             mel_lengths=batch.mel_lengths,
             documents=batch.documents,
+            numbers=batch.numbers,
         )
     ).hidden
 
@@ -91,6 +93,7 @@ def test_packed_equals_unpacked(short_conv: int) -> None:
     items = conversations(7)
     rows = [items[:3], items[3:4], items[4:]]
     packed = collate_packed(rows)
+    assert packed.numbers is not None and int((packed.numbers >= 0).sum()) == LAYOUT.image_positions
     with torch.no_grad():
         hidden = forward(model, packed)
         place = [0, 0]

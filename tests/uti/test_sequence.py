@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lumoomni.ids import AUDIO_FRAME, IGNORE, IMAGE_PATCH
+from lumoomni.ids import AUDIO_FRAME, IGNORE, IMAGE_PATCH, NO_NUMBER
 from lumoomni.uti.sequence import TEMPLATES, SequenceBuilder, end_id
 from tests.tiny import text_codec
 
@@ -59,3 +59,32 @@ def test_media_needs_room_and_templates_must_exist() -> None:
         SequenceBuilder(CODEC, "nothing")
     made = SequenceBuilder(CODEC).open("user").media("audio", 3).build()
     assert np.count_nonzero(made.ids == AUDIO_FRAME) == 3
+
+
+def test_pictures_after_the_first_carry_their_number() -> None:
+    builder = SequenceBuilder(CODEC).open("user").media("image", 2).media("audio", 3)
+    assert builder.build().numbers is None
+    builder.media("image", 2).text("which?").close().open("assistant").text("two").close()
+    made = builder.open("user").said("image", "red circle", 6).build()
+    assert made.numbers is not None and len(made.numbers) == len(made)
+    second, third = (CODEC.encode(str(n))[0] for n in (2, 3))
+    places = {n: np.flatnonzero(made.numbers == n).tolist() for n in (second, third)}
+    slot = made.slots[2]
+    assert places == {
+        second: list(range(slot.start, slot.stop)),
+        third: list(range(len(made) - 7, len(made) - 1)),
+    }
+    assert set(made.numbers.tolist()) == {second, third, NO_NUMBER}
+
+
+def test_other_templates_number_nothing_and_numbers_end_at_nine() -> None:
+    for template in set(TEMPLATES) - {"compact"}:
+        made = SequenceBuilder(CODEC, template).open("assistant").media("image", 1)
+        assert made.media("image", 1).build().numbers is None
+    builder = SequenceBuilder(CODEC)
+    for _ in range(12):
+        builder.media("image", 1)
+    numbers = builder.build().numbers
+    assert numbers is not None
+    wanted = [CODEC.encode(str(min(n, 9)))[0] for n in range(2, 13)]
+    assert numbers[numbers >= 0].tolist() == wanted

@@ -55,7 +55,7 @@ HAS = Phrasings(
     ("Tell me, is there {x} in the {n} picture?",),
 )
 ORDER = ("first", "second")
-SHARES = {"which": 0.66, "has": 0.14, "shown": 0.12, "counted": 0.08}
+SHARES = {"which": 0.56, "has": 0.24, "shown": 0.12, "counted": 0.08}
 """How often each kind is asked. Whether a picture has something is half the way to which has."""
 NOWHERE = 0.4
 """Share of things asked for and not there that are in the other picture neither: with none, a

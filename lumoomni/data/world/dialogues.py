@@ -10,7 +10,7 @@ import numpy as np
 
 from lumoomni.data.world.asking import QA, Phrasings, accept, vary, word
 from lumoomni.data.world.counting import number_question
-from lumoomni.data.world.language import any_caption, caption, normalise
+from lumoomni.data.world.language import any_caption, caption, copied, normalise
 from lumoomni.data.world.nameless import rename
 from lumoomni.data.world.questions import PHRASINGS as QUESTIONS
 from lumoomni.data.world.questions import (
@@ -196,7 +196,7 @@ def _echo(seed: int, split: str, index: int, stream: np.random.Generator) -> Dia
     asked = word(ECHO, split, stream, x=line)
     # The words come back as they are spelt in the line, whatever the request did to them.
     return Dialogue(
-        (("user", asked.text), ("assistant", line)), "echo", accept(line), asked.held_out
+        (("user", asked.text), ("assistant", copied(line))), "echo", accept(line), asked.held_out
     )
 
 

@@ -76,6 +76,15 @@ def normalise(text: str) -> str:
     return " ".join(_SPELLING.get(word, word) for word in words)
 
 
+def copied(words: str) -> str:
+    """Words as an answer that says them back: spaced as they stand in a sentence.
+
+    At the start of a turn a tokenizer spells words otherwise than after a space, and a copy of ids
+    would not be one of words. Nothing of it is seen: replies are stripped.
+    """
+    return f" {words}"
+
+
 def exact_match(prediction: str, accepted: tuple[str, ...]) -> bool:
     """Whether the prediction is one of the accepted answers, once both are normalised.
 

@@ -14,7 +14,7 @@ from lumoomni.data.sample import Sensed, TextItem
 from lumoomni.data.world.asking import QA
 from lumoomni.data.world.comparing import compared, two_scenes
 from lumoomni.data.world.dialogues import RENAMED_SHARE, text_sample
-from lumoomni.data.world.language import bare, normalise
+from lumoomni.data.world.language import bare, copied, normalise
 from lumoomni.data.world.nameless import rename
 from lumoomni.data.world.questions import PLACE_KINDS, description, kinds_for, visual_question
 from lumoomni.data.world.scene import Scene, make_scene
@@ -34,7 +34,7 @@ PLAIN_SHARE, COUNT_SHARE = 0.25, 0.1
 DESCRIBE_SHARE = 0.12
 """Share of training turns about shown scenes that ask to describe them."""
 HEARD = {"question": 0.35, "write": 0.35, "look": 0.3}
-TWO_SHARE = 0.5
+TWO_SHARE = 0.3
 """Share of shown training rows with two pictures."""
 SLOWEST, FASTEST = 5.0, 2.0
 """Positions that speech takes for each id of its words."""
@@ -80,7 +80,7 @@ def heard_talk(seed: int, split: str, index: int) -> TextItem:
         row = split == "train" and stream.random() < 0.25
         made = training_row(seed, index) if row else sentence(seed, split, index)
         words = normalise(made)
-        turns = (("user", pick(stream, WRITE_DOWN)), ("assistant", words))
+        turns = (("user", pick(stream, WRITE_DOWN)), ("assistant", copied(words)))
         return TextItem(turns, (words,), "heard", (_heard(words, stream),))
     if kind == "look":
         scene = _scene(seed, split, index, stream)

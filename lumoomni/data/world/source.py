@@ -22,6 +22,10 @@ from lumoomni.data.world.split import COLOURS, SHAPES, rng
 # reading a described scene and repeating words, which both need attention to bind and copy.
 TRAIN_SHARES = {"scene": 0.42, "echo": 0.16, "number": 0.22, "follow": 0.12, "talk": 0.08}
 
+# Short questions that have nothing to do with each other, one conversation of so many: alone they
+# are half padding, and a batch holds few.
+TOGETHER = {"number": 5, "talk": 3, "echo": 2}
+
 ROW_SHARE = 0.25
 """Share of training speech that is rows of random words."""
 QUESTIONS = 4
@@ -49,6 +53,10 @@ class WorldText:
             kind = str(draw_from.choice(list(TRAIN_SHARES), p=list(TRAIN_SHARES.values())))
         if kind == "scene":
             made = scene_talk(self.seed, split, index, QUESTIONS)
+        elif split == "train" and (count := TOGETHER.get(str(kind), 1)) > 1:
+            each = [text_sample(self.seed, split, count * index + i, kind) for i in range(count)]
+            turns = tuple(turn for one in each for turn in one.turns)
+            return TextItem(turns, each[-1].accepted, each[-1].kind)
         else:
             made = text_sample(self.seed, split, index, kind)
         return TextItem(tuple(made.turns), made.accepted, made.kind)

@@ -5,7 +5,7 @@ import pytest
 from lumoomni.data.conversation import Layout, text_turns
 from lumoomni.data.sample import Sensed, TextItem
 from lumoomni.data.sources import open_text
-from lumoomni.data.world.language import bare, caption, normalise, says_held_out_pair
+from lumoomni.data.world.language import bare, caption, copied, normalise, says_held_out_pair
 from lumoomni.data.world.scene import make_scene
 from lumoomni.data.world.sensed import TWO_SHARE, heard_talk, shown_talk
 from lumoomni.data.world.sentences import is_kept
@@ -63,7 +63,7 @@ def test_what_is_heard_is_words_alone_and_answerable() -> None:
         assert 2.0 <= heard.spread <= 5.0
         if item.turns[0][1]:
             kinds["write"] += 1
-            assert item.turns[1][1] == heard.words
+            assert item.turns[1][1] == copied(heard.words)
         else:
             kinds["look" if len(item.sensed) == 2 else "question"] += 1
         assert heard_talk(0, "train", index) == item
