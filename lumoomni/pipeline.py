@@ -86,17 +86,23 @@ class Stage:
     extras: tuple[str, ...] = ()
 
 
+OWN_STEPS = ("loop.", "optim.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Stages in order; each stage's parents stand before it.
 
-    `aliases` are short names for settings, perhaps of several stages: `llm=DIR`.
+    `aliases` are short names for settings, perhaps of several stages: `llm=DIR`. `copies` names
+    where settings of a stage stand again, in a later one that asks what it asked: they follow what
+    is said of that stage, but for how long and in what steps it learns.
     """
 
     name: str
     stages: tuple[Stage, ...]
     seed: int = 0
     aliases: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    copies: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -134,10 +140,28 @@ class Recipe:
         return replace(self, stages=tuple(stages.values()))
 
     def _spelled_out(self, changes: Iterable[str]) -> Iterator[str]:
+        given = []
         for change in changes:
             name, _, value = change.partition("=")
             paths = self.aliases.get(name, ())
-            yield from (f"{path}={value}" for path in paths) if paths else (change,)
+            given += [f"{path}={value}" for path in paths] if paths else [change]
+        said = [f"{change.partition('=')[0]}." for change in given]
+        for change in given:
+            yield change
+            path, _, value = change.partition("=")
+            stage, _, rest = path.partition(".")
+            if not rest or rest.startswith(OWN_STEPS):
+                continue
+            for copy in filter(self._holds, self.copies.get(stage, ())):
+                # What is said of the copy itself counts more.
+                if not f"{copy}.{rest}.".startswith(tuple(said)):
+                    yield f"{copy}.{rest}={value}"
+
+    def _holds(self, path: str) -> bool:
+        """Whether there are settings at `stage.field`."""
+        name, _, field_name = path.partition(".")
+        held = [getattr(stage.config, field_name, None) for stage in self.stages]
+        return any(s.name == name and x is not None for s, x in zip(self.stages, held, strict=True))
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved recipe: every setting of every stage."""

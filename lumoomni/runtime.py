@@ -195,9 +195,9 @@ def read_lines(path: Path) -> list[Any]:
     """The rows of a JSON Lines file but those that a kill tore; texts may hold separators at which
     `splitlines` would cut."""
     rows = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        with contextlib.suppress(ValueError):
-            rows.append(json.loads(line))
+    for line in path.read_bytes().split(b"\n"):
+        with contextlib.suppress(ValueError):  # of text cut inside a character, too
+            rows.append(json.loads(line.decode()))
     return rows
 
 

@@ -21,6 +21,7 @@ from lumoomni.errors import GateFailure, InputError
 from lumoomni.gates import Check, Report
 from lumoomni.inspection import stage_rows, verify_all
 from lumoomni.pipeline import Recipe, StageContext, _seconds_before, build
+from lumoomni.recipes import resolve
 from lumoomni.runtime import (
     Progress,
     append_line,
@@ -314,6 +315,10 @@ def test_lines_that_a_kill_tore_cost_themselves_alone(tmp_path: Path) -> None:
     append_line(path, 4.5)
     assert read_lines(path) == [{"step": 1}, {"step": 3, "said": "a\u2028b\x0bé"}, 4.5]
     assert path.read_text().count("\n") == 4
+    with path.open("ab") as file:
+        file.write('{"said": "é'.encode()[:-1])  # inside the letter
+    append_line(path, {"step": 6})
+    assert read_lines(path)[2:] == [4.5, {"step": 6}]
 
 
 def test_seconds_of_stopped_runs_survive_torn_notes(tmp_path: Path) -> None:
@@ -332,3 +337,25 @@ def test_records_in_any_folder_are_no_part_of_what_an_artifact_is() -> None:
     one, two = ({**manifest, "files": each} for each in (files, other))
     assert identity(one) == identity(two)
     assert identity({**manifest, "files": {**files, "a": {"sha256": "5"}}}) != identity(one)
+
+
+def test_copies_of_settings_follow_but_for_their_steps() -> None:
+    recipe = resolve("nano")
+    given = ["pretrain_text.data=jsonl:a", "pretrain_text.shown=0", "pretrain_text.heard=0"]
+    given += ["instruct.mixture.text=jsonl:a", "align_connector.latents=4"]
+    found = recipe.override([*given, "pretrain_text.loop.steps=7", "instruct.optim.lr=0.5"])
+    unify, sweep = (found.stage(name).config for name in ("unify", "sweep_connector"))
+    assert unify.text.data == "jsonl:a" and unify.text.shown == unify.text.heard == 0
+    assert (
+        unify.omni.mixture.text == "jsonl:a" and unify.aligned.latents == sweep.align.latents == 4
+    )
+    before = recipe.stage("unify").config
+    assert unify.text.loop == before.text.loop and unify.omni.optim == before.omni.optim
+
+
+def test_what_is_said_of_a_copy_counts_more() -> None:
+    said = ["unify.omni.eval_items=40", "instruct.eval_items=60", "pretrain_text.eval_items=50"]
+    for change in ([*said, "unify.text=none"], [*reversed(said), "unify.text=none"]):
+        unify = resolve("nano").override(change).stage("unify").config
+        assert unify.omni.eval_items == 40 and unify.text is None
+    assert resolve("muomni").override(["instruct.eval_items=60"])  # has no such copies

@@ -29,7 +29,7 @@ SHARD_BYTES = 256 * 1024 * 1024
 @dataclass(frozen=True, kw_only=True)
 class FeatureFacts:
     """What all features of a cache share: the tower's hash, how pictures are prepared, the kind of
-    device that saw them (bits differ between kinds), shape and type."""
+    device and of products that saw them (bits differ between kinds), shape and type."""
 
     tower: str
     prepare: str

@@ -79,6 +79,12 @@ def nano() -> Recipe:
             unify=_unify(),
             sweep_connector=_sweep_connector(),
         ),
+        copies={
+            "pretrain_text": ("unify.text",),
+            "align_connector": ("unify.aligned", "sweep_connector.align"),
+            "instruct": ("unify.omni",),
+            "pretrain_tokens": ("unify.tokens",),
+        },
     )
 
 
@@ -165,7 +171,7 @@ def _train_image_codec() -> TrainImageCodecConfig:
             ink_digits=2,
             depth=3,
         ),
-        loop=LoopConfig(steps=2000, batch_size=8, accumulate=2),
+        loop=LoopConfig(steps=3000, batch_size=8, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
     )
 

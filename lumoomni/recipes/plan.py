@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lumoomni.config import nearest
 from lumoomni.errors import InputError
+from lumoomni.model.thinker import Thinker
 from lumoomni.pipeline import Recipe
 from lumoomni.recipes.gpus import find_gpu
 from lumoomni.recipes.loads import LOADS, loads_of
@@ -50,6 +51,8 @@ class StagePlan:
     logits: int
     flops: float
     """Of one update, forward and backward."""
+    recomputable: bool = False
+    """Whether layers could be computed again in the backward, and are not yet."""
 
     @property
     def total(self) -> int:
@@ -151,11 +154,13 @@ def advice(one: StagePlan, memory: float, where: str) -> str:
             "from as many samples an update"
         )
     if standing < memory:
-        return said + (
-            f"lower {loop}.batch_size ({one.batch}) and raise {loop}.accumulate "
-            f"({one.accumulate}), shorten its inputs, or keep less for the backward "
-            f"({loop}.checkpointing=true: activation checkpointing)"
-        )
+        less = f"keep less for the backward ({loop}.checkpointing=true: activation checkpointing)"
+        ways = [
+            f"lower {loop}.batch_size ({one.batch}) and raise {loop}.accumulate ({one.accumulate})",
+            "shorten its inputs",
+            *([less] if one.recomputable else []),
+        ]
+        return said + f"{', '.join(ways[:-1])}, or {ways[-1]}"
     return said + (
         f"weights, gradients and optimiser alone take {standing / 1e9:.2f} GB, so no batch_size "
         "fits; train fewer parameters or take a larger GPU"
@@ -191,6 +196,8 @@ def _count(name: str, loads: list[Load], loop: LoopConfig, optim: OptimConfig) -
         activations=kept,
         logits=sum(load.loss_bytes for load in loads),
         flops=flops * loop.accumulate,
+        recomputable=not loop.checkpointing
+        and any(isinstance(m, Thinker) for load in loads for m in load.module.modules()),
     )
 
 

@@ -127,8 +127,11 @@ def measure(
 class NoiseTask:
     """The parts of a stage as a task of the training loop; a batch is its number."""
 
+    echoes = True
+
     def __init__(self, loads: Sequence[Load], samples: int) -> None:
         self.modules: dict[str, nn.Module] = {x.name: x.module for x in loads if x.trained}
+        self.helpers = tuple(x.module for x in loads if not x.trained)
         self._loads, self._samples = loads, samples
 
     def batch(self, index: int) -> int:

@@ -171,7 +171,7 @@ def train(
         folder=site.work,
     )
     watch = Watch(max(1, config.loop.steps // config.golden_times), golden.look)
-    eyes = Eyes(tower=vision, at_once=config.tower_batch)
+    eyes = Eyes(tower=vision, at_once=config.tower_batch, bf16=config.loop.bf16)
     feed = open_feed(context, config, source, layout, eyes)
     aim = AlignObjective(
         readout=config.readout,

@@ -25,7 +25,7 @@ from lumoomni.audits.instructed import (
     sound_swap,
 )
 from lumoomni.audits.speech import word_errors
-from lumoomni.audits.text import heldout_loss
+from lumoomni.audits.text import TEXTS, heldout_losses
 from lumoomni.codecs.text import TextCodec
 from lumoomni.codecs.vocoder import vocode
 from lumoomni.data.conversation import Encoded, Layout, Turn, audio_positions
@@ -37,7 +37,7 @@ from lumoomni.data.sources import Fits, open_speech
 from lumoomni.data.world.language import copied
 from lumoomni.data.world.sensed import WRITE_DOWN
 from lumoomni.errors import InputError
-from lumoomni.gates import Check, Metric, Report, exact
+from lumoomni.gates import Check, Metric, Report, bootstrap_ratio
 from lumoomni.infer.assemble import load_part, load_settings, save_part
 from lumoomni.infer.listen import transcribe
 from lumoomni.infer.speech import reply_states, talk
@@ -195,8 +195,8 @@ def run(context: StageContext) -> Report:
     frozen = fingerprint(model.vision), fingerprint(model.audio)
     layout = layout_of(context, model)
     data, notes = open_data(context, config, model, layout)
-    plain = plain_texts(data, layout, config.eval_items, model.thinker)
-    before = heldout_loss(model.thinker, plain)
+    plain = plain_texts(data, layout, TEXTS * config.eval_items, model.thinker)
+    before, _ = heldout_losses(model.thinker, plain)
     warm_start(model, data, layout, config)
     groups = groups_of(config.loop, layout, data, context.seed, model.thinker)
     task = InstructTask(model, groups, config.hold_weight)
@@ -208,8 +208,7 @@ def run(context: StageContext) -> Report:
         save_part(context.out, name, getattr(model, name))
     examiner = Examiner(model=model, layout=layout, data=data)
     metrics, asked = measure(config, examiner, context)
-    after = heldout_loss(model.thinker, plain)
-    metrics["text.loss_ratio"] = exact(after.value / before.value, n=after.n)
+    metrics["text.loss_ratio"] = bootstrap_ratio(heldout_losses(model.thinker, plain)[0], before)
     metrics["speech.readback_wer"] = read_back(context, model, layout, config.eval_items // 2)
     write_examples(context, data, asked)
     return Report(metrics=metrics, notes=notes)

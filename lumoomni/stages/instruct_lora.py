@@ -93,7 +93,6 @@ class InstructLoraConfig(PictureTrainingConfig):
     lora_rate: float = 0.5
     fresh: FreshConnector | None = None
     """Start with a connector from nothing, in a recipe without `align_connector`."""
-    """Compute each block again in the backward instead of keeping what it computed."""
     eval_batch: int = 16
     golden_times: int = 4
     context: int = 2048
@@ -205,7 +204,7 @@ def new_task(context: StageContext, config: InstructLoraConfig, bench: Bench) ->
     """What is trained, and its batches."""
     tower = bench.model.vision
     assert tower is not None
-    eyes = Eyes(tower=tower, at_once=config.tower_batch)
+    eyes = Eyes(tower=tower, at_once=config.tower_batch, bf16=config.loop.bf16)
     feed = open_feed(context, config, bench.source, bench.layout, eyes)
     return InstructLoraTask(bench.model, feed, eyes)
 

@@ -16,12 +16,12 @@ from lumoomni.artifacts import Artifact
 from lumoomni.audits.instructed import Asked, Examiner
 from lumoomni.audits.making import Measured, known_pictures
 from lumoomni.audits.making import measure as measure_made
-from lumoomni.audits.text import heldout_loss
+from lumoomni.audits.text import TEXTS, heldout_losses
 from lumoomni.audits.token_lm import TaskScores
 from lumoomni.data.conversation import Encoded
 from lumoomni.data.shard_set import ShardSet
 from lumoomni.errors import InputError
-from lumoomni.gates import Check, Metric, Report, exact
+from lumoomni.gates import Check, Metric, Report, bootstrap_ratio
 from lumoomni.infer.assemble import load_part, save_part
 from lumoomni.infer.draw import Artist
 from lumoomni.model.omni import OmniModel
@@ -123,7 +123,7 @@ def run(context: StageContext) -> Report:
     frozen = fingerprint(omni.vision), fingerprint(omni.audio)
     layout = instruct.layout_of(context, omni)
     data, notes = instruct.open_data(context, config.omni, omni, layout)
-    plain = instruct.plain_texts(data, layout, config.omni.eval_items, omni.thinker)
+    plain = instruct.plain_texts(data, layout, TEXTS * config.omni.eval_items, omni.thinker)
     sides = Sides(
         examiner=Examiner(model=omni, layout=layout, data=data),
         plain=plain,
@@ -220,9 +220,9 @@ def measure(
     `pretrain_tokens` does."""
     config: UnifyConfig = context.config
     metrics, asked = instruct.measure(config.omni, sides.examiner, context)
-    old, new = (heldout_loss(one, sides.plain) for one in (spoken_for, model.omni.thinker))
-    metrics |= {"text.loss.before": old, "text.loss.after": new}
-    metrics["text.loss_ratio"] = exact(new.value / old.value, n=new.n)
+    old, new = (heldout_losses(one, sides.plain) for one in (spoken_for, model.omni.thinker))
+    metrics |= {"text.loss.before": bootstrap_ratio(*old), "text.loss.after": bootstrap_ratio(*new)}
+    metrics["text.loss_ratio"] = bootstrap_ratio(new[0], old[0])
     metrics["text.rows_share"] = text_share(model.tokens, sides.bench.held_text())
     layout, count = sides.examiner.layout, config.omni.eval_items // 2
     if config.text is not None:
@@ -265,7 +265,7 @@ def beside(after: dict[str, Metric], parents: dict[str, Artifact]) -> dict[str, 
     for stage in (name for name in BEFORE if name in parents):
         for name, metric in parents[stage].report.metrics.items():
             if name in after and not name.startswith("text.loss"):
-                found[f"before.{name}"] = metric
+                found.setdefault(f"before.{name}", metric)
     return found
 
 
@@ -280,6 +280,13 @@ def checks(config: UnifyConfig) -> tuple[Check, ...]:
     for one in joined:
         key = (one.metric, one.bound)
         other = kept.get(key)
-        stricter = other is None or (one.op == "<=" and one.threshold < other.threshold)
-        kept[key] = one if stricter else kept[key]
+        if other is None or _stricter(one, other):
+            kept[key] = one
     return tuple(kept.values())
+
+
+def _stricter(one: Check, other: Check) -> bool:
+    """Whether a check of the same number asks for more, in its own direction."""
+    if one.op in ("<", "<="):
+        return one.threshold < other.threshold
+    return one.threshold > other.threshold

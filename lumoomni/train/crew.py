@@ -212,8 +212,10 @@ def _member(memory: Memory) -> Iterator[None]:
         status = 0
     except Interrupted:
         status = 0
+    except CrewBroken:
+        pass  # who stopped first has said why
     except RunFailure:
-        pass  # all members meet it, and the first says it
+        status = 0  # all members meet it at once; the first says it, and must not be cut short
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
     except BaseException:  # noqa: BLE001 - nothing may escape into the parent's code

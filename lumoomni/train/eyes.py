@@ -31,23 +31,32 @@ from lumoomni.train.precision import bf16_supported
 class Eyes:
     """A tower in evaluation mode; `at_once` pictures go through it together.
 
-    An fp32 tower looks in bfloat16 autocast where that is native, an adopted one in its own type.
+    An fp32 tower looks in bfloat16 autocast where that is native, if `bf16` (`LoopConfig.bf16`), an
+    adopted one in its own type.
     """
 
     tower: VisionTower | SiglipTower
     at_once: int = 8
+    bf16: bool = True
 
     def __post_init__(self) -> None:
         if self.at_once < 1:
             raise ValueError(f"at least 1 picture must go through at once, got {self.at_once}")
 
+    @property
+    def casts(self) -> bool:
+        """Whether products are made in bfloat16 autocast."""
+        weight = next(self.tower.parameters())
+        full = weight.dtype == torch.float32
+        return self.bf16 and full and bf16_supported(weight.device)
+
     @torch.no_grad()
     def patches(self, pixels: Tensor) -> Tensor:
         """pixels [I, 3, S, S] -> [I, N, V]."""
-        weight = next(self.tower.parameters())
-        cast = weight.dtype == torch.float32 and bf16_supported(weight.device)
-        found = []
-        with torch.autocast(weight.device.type, torch.bfloat16, enabled=cast, cache_enabled=False):
+        weight, found = next(self.tower.parameters()), []
+        with torch.autocast(
+            weight.device.type, torch.bfloat16, enabled=self.casts, cache_enabled=False
+        ):
             for first in range(0, len(pixels), self.at_once):
                 part = pixels[first : first + self.at_once].to(weight.device)
                 missing = self.at_once - len(part)
@@ -83,7 +92,7 @@ def fill_cache(
     facts = FeatureFacts(
         tower=fingerprint(eyes.tower),
         prepare=prepared(prepare, eyes.tower),
-        device=first.device.type,
+        device=first.device.type + (" bfloat16" if eyes.casts else ""),
         shape=(first.shape[0], first.shape[1]),
         dtype=str(first.dtype).removeprefix("torch."),
     )

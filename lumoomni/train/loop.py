@@ -330,7 +330,10 @@ def _resume(task: Task, optimizers: Optimizers, path: Path) -> int:
     state = _state(task)
     if state.keys() != checkpoint.model.keys():
         odd = sorted(state.keys() ^ checkpoint.model.keys())[:3]
-        raise RuntimeError(f"{path} holds other parameters than this model, for example {odd}")
+        raise InputError(
+            f"{path} holds other parameters than this model, for example {', '.join(odd)}: it is "
+            "of another version; delete it to start this stage again"
+        )
     with torch.no_grad():
         for key, value in checkpoint.model.items():
             state[key].copy_(value)

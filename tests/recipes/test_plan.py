@@ -103,7 +103,9 @@ def test_advice_that_is_followed_fits() -> None:
     said = advice(big(), 12.5e9, "it")
     assert "x.loop.batch_size=2 x.loop.accumulate=12," in said
     assert not advice(big(batch=2, accumulate=12, activations=4 * 10**9), 12.5e9, "it")
-    assert "activation checkpointing" in advice(big(), 9e9, "it")
+    assert "activation checkpointing" in advice(big(recomputable=True), 9e9, "it")
+    assert "or shorten its inputs" in (said := advice(big(), 9e9, "it"))
+    assert "checkpointing" not in said  # of what would be refused, or is done already
     assert "8.00 GB" not in advice(big(), 6e9, "it")
     assert "alone take 7.00 GB, so no batch_size" in advice(big(), 6e9, "it")
 

@@ -200,6 +200,17 @@ def test_updates_move_what_trains_alone(adopted: Recipe) -> None:
     assert all(p.equal(old) for p, old in zip(_frozen(loads), frozen, strict=True))
 
 
+def test_settings_that_a_stage_takes_can_be_measured() -> None:
+    """Echoes, and layers computed again where the Thinker itself is frozen."""
+    recipe = tiny()
+    for name in ("pretrain_text", "align_connector"):
+        stage = recipe.stage(name).config
+        loop = replace(stage.loop, checkpointing=True, echo=2)
+        loads = all_loads(recipe)[name]
+        quiet = Progress(silent=True)
+        assert len(time_updates(name, loads, loop, stage.optim, SHORT, quiet, CPU)) == SHORT.updates
+
+
 def _frozen(loads: list[Load]) -> list[torch.Tensor]:
     return [p for load in loads for p in load.module.parameters() if not p.requires_grad]
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lumoomni.artifacts import open_artifact
 from lumoomni.cli import app
 from lumoomni.data.conversation import Turn
 from lumoomni.errors import InputError
+from lumoomni.gates import Check, Report, exact
 from lumoomni.infer.assemble import find_artifact, gather
 from lumoomni.infer.chat import Choice, Lumo
 from lumoomni.infer.draw import PICTURE, SOUND, Artist, DrawConfig, find_rows
@@ -245,6 +247,23 @@ def test_of_two_bounds_on_the_text_the_stricter_one_counts() -> None:
     loose = replace(CONFIG, tokens=replace(CONFIG.tokens, max_text_loss=1.5))
     found = [one for one in unify.checks(loose) if one.metric == "text.loss_ratio"]
     assert [one.threshold for one in found] == [1.10]
+
+
+def test_stricter_is_meant_in_the_checks_own_direction() -> None:
+    for op, loose, strict in (("<=", 2.0, 1.0), ("<", 2.0, 1.0), (">=", 1.0, 2.0), (">", 1.0, 2.0)):
+        one, other = (Check(metric="m", op=op, threshold=x, why="") for x in (loose, strict))  # type: ignore[arg-type]
+        assert unify._stricter(other, one) and not unify._stricter(one, other)
+        assert not unify._stricter(one, one)
+
+
+def test_beside_a_number_stands_what_it_was_first() -> None:
+    class Told:
+        def __init__(self, value: float) -> None:
+            self.report = Report(metrics={"look.right": exact(value), "text.loss": exact(value)})
+
+    parents: Any = {name: Told(i) for i, name in enumerate(unify.BEFORE)}
+    now = {"look.right": exact(9.0), "text.loss": exact(9.0)}
+    assert unify.beside(now, parents) == {"before.look.right": exact(0.0)}
 
 
 def test_an_odd_update_is_refused() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lumoomni.errors import InputError, RunFailure
 from lumoomni.runtime import Interrupted, Progress
-from lumoomni.train.crew import crew_size, deal
+from lumoomni.train.crew import CrewBroken, Memory, _member, crew_size, deal
 from lumoomni.train.loop import FitSite, LoopConfig, StepLoss, fit
 from lumoomni.train.optim import OptimConfig
 
@@ -131,6 +131,18 @@ def test_a_loss_that_is_lost_is_said_once(
     with pytest.raises(RunFailure, match="loss became nan at update 4 of toy"):
         fit(task, LOOP, OPTIM, site(tmp_path, 2))
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("failure", [RunFailure, CrewBroken])
+def test_what_all_members_meet_breaks_no_barrier(failure: type[RunFailure]) -> None:
+    """The first member may still be leaving it, and would say that another stopped, not why."""
+    memory = Memory(2, [torch.zeros(1)], 1)
+    child = os.fork()
+    if child == 0:
+        with _member(memory):
+            raise failure("the loss became nan")
+    assert os.waitpid(child, 0)[1] == (256 if failure is CrewBroken else 0)
+    assert memory.barrier.broken is (failure is CrewBroken)
 
 
 @pytest.mark.parametrize("killed", [False, True])

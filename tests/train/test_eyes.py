@@ -59,6 +59,20 @@ def test_a_picture_looks_the_same_in_any_company() -> None:
         Eyes(tower=tower(), at_once=0)
 
 
+def test_float32_is_float32_here_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lumoomni.train.eyes.bf16_supported", lambda device: True)
+    pixels = torch.randn(3, 3, 32, 32)
+    full, half = (Eyes(tower=tower(), bf16=bf16) for bf16 in (False, True))
+    with torch.no_grad():
+        torch.testing.assert_close(full.patches(pixels), tower()(pixels).patches)
+    assert not torch.allclose(full.patches(pixels), half.patches(pixels), atol=1e-4)
+    kept = [
+        fill_cache(tmp_path, eyes, Pictures(), normalise, range(4), Progress(silent=True))
+        for eyes in (full, half, full)
+    ]
+    assert kept[0].facts.key == kept[2].facts.key != kept[1].facts.key
+
+
 @pytest.mark.parametrize("pack", [0, 64])
 def test_kept_features_are_the_ones_that_would_be_seen(tmp_path: Path, pack: int) -> None:
     codec, source, eyes = text_codec(), Pictures(), Eyes(tower=tower(), at_once=3)
