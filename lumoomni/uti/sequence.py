@@ -27,9 +27,6 @@ MARKERS = {
     "audio": ("<|audio_start|>", "<|audio_end|>"),
 }
 
-MOST_NUMBERED = 9
-"""All pictures after this one carry its number."""
-
 SILENCE = "<|pad|>"
 """What a connector says where there is nothing to say."""
 
@@ -49,16 +46,17 @@ class Template:
     """What follows the opening of the last answer."""
     answers_alone: bool = False
     """Only the assistant has text and an end: pictures with captions, as LLaVA's first stage."""
-    numbered: bool = False
-    """Positions of a conversation's second picture and of later ones carry its number: what two
-    pictures say is alike, and to tell whose it is by what came before is learned late (LOG.md)."""
+    numbered: int = 0
+    """Positions of a conversation's second picture carry its number, and so on up to this one,
+    which all later pictures carry: what two pictures say is alike, and to tell whose it is by what
+    came before is learned late (LOG.md). A number that training never shows would only disturb."""
 
 
 TEMPLATES: dict[str, Template] = {
     "compact": Template(
         opening={r: (f"<|{r}|>",) for r in ("system", "user", "assistant")},
         end="<|im_end|>",
-        numbered=True,
+        numbered=2,
     ),
     "chatml": Template(
         opening={r: ("<|im_start|>", f"{r}\n") for r in ("system", "user", "assistant")},
@@ -200,9 +198,10 @@ class SequenceBuilder:
     def _number(self, kind: MediaKind) -> int:
         """The id that the positions of one more picture or clip carry."""
         self._pictures += kind == "image"
-        if kind != "image" or self._pictures < 2 or not TEMPLATES[self.template].numbered:
+        number = min(self._pictures, TEMPLATES[self.template].numbered)
+        if kind != "image" or number < 2:
             return NO_NUMBER
-        return self.text_codec.encode(str(min(self._pictures, MOST_NUMBERED)))[-1]
+        return self.text_codec.encode(str(number))[-1]
 
     def _left_out(self) -> bool:
         return TEMPLATES[self.template].answers_alone and self._role != "assistant"

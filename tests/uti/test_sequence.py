@@ -1,5 +1,7 @@
 """Sequences: supervision, placeholders and templates, read as literal lists."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -61,7 +63,8 @@ def test_media_needs_room_and_templates_must_exist() -> None:
     assert np.count_nonzero(made.ids == AUDIO_FRAME) == 3
 
 
-def test_pictures_after_the_first_carry_their_number() -> None:
+def test_pictures_after_the_first_carry_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TEMPLATES, "compact", replace(TEMPLATES["compact"], numbered=5))
     builder = SequenceBuilder(CODEC).open("user").media("image", 2).media("audio", 3)
     assert builder.build().numbers is None
     builder.media("image", 2).text("which?").close().open("assistant").text("two").close()
@@ -77,7 +80,7 @@ def test_pictures_after_the_first_carry_their_number() -> None:
     assert set(made.numbers.tolist()) == {second, third, NO_NUMBER}
 
 
-def test_other_templates_number_nothing_and_numbers_end_at_nine() -> None:
+def test_other_templates_number_nothing_and_numbers_end_where_they_are_taught() -> None:
     for template in set(TEMPLATES) - {"compact"}:
         made = SequenceBuilder(CODEC, template).open("assistant").media("image", 1)
         assert made.media("image", 1).build().numbers is None
@@ -86,5 +89,6 @@ def test_other_templates_number_nothing_and_numbers_end_at_nine() -> None:
         builder.media("image", 1)
     numbers = builder.build().numbers
     assert numbers is not None
-    wanted = [CODEC.encode(str(min(n, 9)))[0] for n in range(2, 13)]
+    most = TEMPLATES["compact"].numbered
+    wanted = [CODEC.encode(str(min(n, most)))[0] for n in range(2, 13)]
     assert numbers[numbers >= 0].tolist() == wanted
