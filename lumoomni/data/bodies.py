@@ -1,4 +1,4 @@
-"""Can each media file be decoded to its end? Looked at before training, not in the middle of it.
+"""Is each media file whole, to its end? Looked at before training, not in the middle of it.
 
 Knows: decoding, threads, and a note of what was found, so that one data set is read once.
 Does not know: layouts, splits or how many may be damaged.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lumoomni.config import canonical_json
+from lumoomni.data.cut_off import cut_off
 from lumoomni.data.headers import Kind
 from lumoomni.data.rows import Row, printable
 from lumoomni.data.stored import Stored, load_picture
@@ -46,20 +47,37 @@ def damaged(files: Iterable[Path | Stored], kind: Kind) -> dict[str, str]:
     """Why a file cannot be decoded, by its name, of all that cannot."""
     every = list({str(one): one for one in files}.values())
     note = _place(every, kind)
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads(note.read_text(encoding="utf-8"))
-        if isinstance(found, dict):
-            return found
-    look = {"picture": load_picture, "sound": load_audio}[kind]
+    noted = _noted(note)
+    if noted is not None:
+        # What was bad is looked at again: a disk may have answered since, and decoders learn.
+        every = [one for one in every if str(one) in noted]
+    look = {"picture": load_picture, "sound": whole_sound}[kind]
     groups = [every[start : start + GROUP] for start in range(0, len(every), GROUP)]
     bad: dict[str, str] = {}
     with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="looking") as pool:
         for group in watched(groups, f"reading every {kind}", f"{GROUP} files"):
             bad |= _bad(group, pool, look)
-    with contextlib.suppress(OSError):  # a home that cannot be written to only costs another look
-        note.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(note, json.dumps(bad))
+    if bad != noted:
+        with contextlib.suppress(OSError):  # a home that cannot be written to costs another look
+            note.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write_text(note, json.dumps(bad))
     return bad
+
+
+def whole_sound(media: Path) -> None:
+    """Decode a sound. Raises InputError where that fails, or ends before its header says."""
+    heard = load_audio(media)
+    reason = cut_off(media, len(heard.samples) / heard.rate)
+    if reason:
+        raise InputError(f"{media} {reason}; get a whole copy")
+
+
+def _noted(note: Path) -> dict[str, str] | None:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(note.read_text(encoding="utf-8"))
+        if isinstance(found, dict):
+            return found
+    return None
 
 
 def _bad(
@@ -70,6 +88,8 @@ def _bad(
             look(media)
         except InputError as error:
             return str(error)
+        except OSError as error:
+            return f"{media} cannot be read ({error})"
         return ""
 
     found = zip(group, pool.map(problem, group), strict=True)

@@ -70,8 +70,14 @@ def exists(path: str | Path) -> bool:
     if is_url(path):
         system, inner = remote(path)
         with _answered(path):
-            return bool(system.exists(inner))
+            return _is_there(system, inner, path)
     return local(path).exists()
+
+
+def _is_there(system: Any, inner: str, url: str | Path) -> bool:
+    """Whether it exists. A web server that is down or refuses is not one without the file, though
+    fsspec takes both for the same unless told otherwise."""
+    return bool(system.exists(inner) if lists(url) else system.exists(inner, strict=True))
 
 
 def listing(folder: str | Path) -> dict[str, int]:
@@ -103,8 +109,13 @@ def sizes(folder: str | Path, names: Iterable[str]) -> dict[str, int | None]:
     system, inner = remote(folder)
     found: dict[str, int | None] = {}
     for name in names:
-        with _answered(folder), contextlib.suppress(FileNotFoundError):
-            found[name] = system.info(f"{inner.rstrip('/')}/{name}")["size"]
+        place = f"{inner.rstrip('/')}/{name}"
+        with _answered(folder):
+            try:
+                found[name] = system.info(place)["size"]
+            except FileNotFoundError:
+                if _is_there(system, place, folder):  # it says no size, but raises what is wrong
+                    found[name] = None
     return found
 
 

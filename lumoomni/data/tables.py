@@ -7,6 +7,7 @@ rows is wanted (0.1 s for 1,000 pictures) and KEPT of them stay in memory.
 """
 
 import io
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from lumoomni.errors import InputError
 
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 KEPT = 4
+_UNPACKING = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +149,15 @@ def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-@lru_cache(maxsize=KEPT)
 def _unpacked(table: Table, group: int, name: str) -> Any:
-    """A column of a Parquet row group; in reading order each group is unpacked once."""
+    """A column of a Parquet row group; in reading order each group is unpacked once, by one thread
+    while others that want it wait: unpacked by each, it would take the memory of all."""
+    with _UNPACKING:
+        return _kept(table, group, name)
+
+
+@lru_cache(maxsize=KEPT)
+def _kept(table: Table, group: int, name: str) -> Any:
     pyarrow = arrow()
     try:
         with pyarrow.parquet.ParquetFile(str(table.path), memory_map=True) as file:

@@ -365,7 +365,25 @@ def test_a_server_that_is_not_there_is_one_sentence() -> None:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/s"
         said = CliRunner().invoke(app, ["data", "peek", url, "0"])
     assert said.exit_code == 2 and "Traceback" not in said.output
-    assert len(said.stderr.strip().splitlines()) == 1
+    assert "does not answer" in said.stderr and len(said.stderr.strip().splitlines()) == 1
+
+
+def test_a_server_that_refuses_is_not_one_that_lacks_the_file(
+    web: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, folder = web
+    (folder / "there.arrow").write_bytes(b"12345")
+    assert storage.sizes(url, ["there.arrow", "absent.arrow"]) == {"there.arrow": 5}
+    assert storage.exists(f"{url}/there.arrow") and not storage.exists(f"{url}/absent.arrow")
+
+    def refuse(self: SimpleHTTPRequestHandler) -> None:
+        self.send_error(503, "try later")
+
+    for method in ("do_GET", "do_HEAD"):
+        monkeypatch.setattr(SimpleHTTPRequestHandler, method, refuse)
+    for ask in (lambda: storage.exists(f"{url}/there.arrow"), lambda: storage.sizes(url, ["x"])):
+        with pytest.raises(InputError, match=r"does not answer .*503"):
+            ask()
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
