@@ -50,9 +50,14 @@ class Turn:
 
 
 def text_turns(item: TextItem) -> tuple[Turn, ...]:
-    """The turns of a text item; what is sensed comes first."""
-    turns = [Turn(role=role, text=text) for role, text in item.turns]  # type: ignore[arg-type]
-    return (replace(turns[0], sensed=item.sensed), *turns[1:])
+    """The turns of a text item, each with what is sensed in it."""
+    sensed = [
+        tuple(one for one in item.sensed if one.turn == place) for place in range(len(item.turns))
+    ]
+    return tuple(
+        Turn(role=role, text=text, sensed=met)  # type: ignore[arg-type]
+        for (role, text), met in zip(item.turns, sensed, strict=True)
+    )
 
 
 def picture_turns(item: PictureItem, request: str) -> tuple[Turn, ...]:

@@ -67,6 +67,9 @@ class InstructMixture:
     looks: int = 8
     """Questions about one picture in training, one turn each: a picture is dear, a question is
     not, and each answer teaches to read it."""
+    later: float = 0.0
+    """Share of training rows about one picture in which another comes half the way, and is meant
+    from there on."""
     colourless: float = 0.35
     """Share of training pictures in inks without a name, described without colours, so that a
     shape is read from the picture and not guessed from the word before it."""
@@ -119,6 +122,7 @@ class InstructData:
             "compare": self._compare,
             "count": self._count,
             "relation": self._relation,
+            "later": self._later,
         }[task](split, index, stream)
 
     def count(self, split: str, task: str, most: int) -> int:
@@ -167,6 +171,8 @@ class InstructData:
         return _pair(asked.question, asked.answer, asked.accepted, "caption", images=(picture,))
 
     def _look(self, split: str, index: int, stream: np.random.Generator) -> Example:
+        if split == "train" and self.mixture.later and stream.random() < self.mixture.later:
+            return self._later(split, index, stream)
         scene = self._asked_scene(split, index, stream)
         count = self.mixture.looks if split == "train" else 1
         if split == "train" and stream.random() < self.mixture.nameless:
@@ -177,6 +183,19 @@ class InstructData:
             if split == "train":
                 asked[int(stream.integers(count))] = description(scene, stream)
         return _talk(asked, (picture,), "look")
+
+    def _later(self, split: str, index: int, stream: np.random.Generator) -> Example:
+        """A picture, then another one: each is asked about while it was the last to be shown."""
+        count = max(1, self.mixture.looks // 2) if split == "train" else 1
+        turns: list[Turn] = []
+        accepted: tuple[str, ...] = ()
+        for place in range(2):
+            scene = self._asked_scene(split, 2 * index + place, stream)
+            asked = [self._ask(scene, stream) for _ in range(count)]
+            asked[int(stream.integers(count))] = description(scene, stream)
+            turns += _talk(asked, (draw(scene, self.pixels),), "later").turns
+            accepted = asked[-1].accepted
+        return Example(turns=tuple(turns), accepted=accepted, kind="later")
 
     def _compare(self, split: str, index: int, stream: np.random.Generator) -> Example:
         """Two pictures; measured are the questions which of them has something."""

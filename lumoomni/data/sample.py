@@ -50,12 +50,13 @@ class Sensed:
     """Words in the place of a picture or a sound, as a connector would say them.
 
     Sound takes `spread` positions for each id of its words; a picture takes as many as it always
-    does. What the words leave over is silence.
+    does. What the words leave over is silence. It stands before the text of its `turn`.
     """
 
     kind: Literal["image", "audio"]
     words: str
     spread: float = 1.0
+    turn: int = 0
 
 
 @dataclass(frozen=True)

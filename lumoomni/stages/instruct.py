@@ -300,6 +300,7 @@ def measure(
         plan += [("spoken", "seen")] if spoken else []
         plan += [("spoken_look", "seen"), ("compare", "seen")]
         plan += [("count", "seen"), ("relation", "seen")]
+        plan += [("later", "seen")] if config.mixture.later else []
     with context.progress.task("asking", total=len(plan), unit="task") as bar:
         for task, split in plan:
             asked = examiner.task(task, split, count)

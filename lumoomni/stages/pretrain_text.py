@@ -22,7 +22,7 @@ from lumoomni.data.grouping import LengthGroups
 from lumoomni.data.sample import Source, TextItem, take
 from lumoomni.data.sources import open_text
 from lumoomni.data.world.language import exact_match
-from lumoomni.data.world.sensed import compared_talk, heard_talk, shown_talk
+from lumoomni.data.world.sensed import compared_talk, heard_talk, later_talk, shown_talk
 from lumoomni.data.world.split import share
 from lumoomni.errors import InputError
 from lumoomni.gates import Check, Metric, Report, exact
@@ -59,6 +59,9 @@ class PretrainTextConfig:
     heard: float = 0.0
     """Shares of training rows, late in the run, in the words that pictures and speech become
     (`data/world/sensed.py`). Micro-world alone."""
+    later: float = 0.0
+    """Share of shown rows in which another picture comes in a later turn, and is meant from then
+    on."""
     sensed_from: float = 0.5
     """Share of the run after which they come: earlier they keep the rest from being learned."""
     shown_positions: int = 16
@@ -197,6 +200,8 @@ def curriculum(
 
     def draw(index: int) -> TextItem:
         drawn = share("sensed", index) if index >= late else 1.0
+        if drawn < config.later * config.shown:
+            return later_talk(seed, "train", index, SHOWN_QUESTIONS)
         if drawn < config.shown:
             return shown_talk(seed, "train", index, SHOWN_QUESTIONS)
         if drawn < sensed:
@@ -244,6 +249,9 @@ def measure(
         metrics["text.shown_match"] = share_right(answered(thinker, layout, shown)[1])
         two = [compared_talk(context.seed, "seen", i, 1) for i in range(count)]
         metrics["text.compared_match"] = share_right(answered(thinker, layout, two)[1])
+    if config.shown and config.later:
+        later = [later_talk(context.seed, "seen", i, 2) for i in range(count)]
+        metrics["text.later_match"] = share_right(answered(thinker, layout, later)[1])
     if config.heard:
         heard = [heard_talk(context.seed, "seen", i) for i in range(count)]
         metrics["text.heard_match"] = share_right(answered(thinker, layout, heard)[1])

@@ -8,6 +8,8 @@ Late in the text stage the Thinker learns from these to read what it will be sho
 joint training has little left to do (LOG.md).
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from lumoomni.data.sample import Sensed, TextItem
@@ -70,6 +72,28 @@ def compared_talk(seed: int, split: str, index: int, questions: int) -> TextItem
         qa = compared(scenes, stream)
         turns += [("user", qa.question), ("assistant", qa.answer)]
     return TextItem(tuple(turns), qa.accepted, "compared", tuple(_shown(one) for one in scenes))
+
+
+def later_talk(seed: int, split: str, index: int, questions: int) -> TextItem:
+    """A scene, then another one: half of the questions about each, when it was the last shown.
+
+    Nothing in a question says which: it is about the picture before it.
+    """
+    stream = rng(seed, "later-talk", split, index)
+    scenes = [_scene(seed, split, 2 * index + place, stream) for place in range(2)]
+    if stream.random() < 0.5:
+        scenes.reverse()
+    turns: list[tuple[str, str]] = []
+    sensed: list[Sensed] = []
+    qa: QA | None = None
+    for scene in scenes:
+        sensed.append(replace(_shown(scene), turn=len(turns)))
+        for _ in range(max(1, questions // 2)):
+            told = stream.random() < 0.5
+            qa = description(scene, stream) if told else _ask(scene, stream)
+            turns += [("user", qa.question), ("assistant", qa.answer)]
+    assert qa is not None
+    return TextItem(tuple(turns), qa.accepted, "later", tuple(sensed))
 
 
 def heard_talk(seed: int, split: str, index: int) -> TextItem:

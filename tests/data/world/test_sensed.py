@@ -7,8 +7,8 @@ from lumoomni.data.sample import Sensed, TextItem
 from lumoomni.data.sources import open_text
 from lumoomni.data.world.language import bare, caption, copied, normalise, says_held_out_pair
 from lumoomni.data.world.scene import make_scene
-from lumoomni.data.world.sensed import TWO_SHARE, heard_talk, shown_talk
-from lumoomni.data.world.sentences import is_kept
+from lumoomni.data.world.sensed import TWO_SHARE, heard_talk, later_talk, shown_talk
+from lumoomni.data.world.sentences import is_kept, words_of
 from lumoomni.errors import InputError
 from lumoomni.recipes.nano import nano
 from lumoomni.stages.pretrain_text import PretrainTextConfig, curriculum
@@ -47,11 +47,38 @@ def test_bare_words_say_all_that_a_caption_says_each_place_beside_its_thing() ->
 
 def test_training_never_says_what_is_held_out() -> None:
     for index in range(400):
-        for item in (shown_talk(0, "train", index, 6), heard_talk(0, "train", index)):
+        talks = (shown_talk(0, "train", index, 6), later_talk(0, "train", index, 6))
+        for item in (*talks, heard_talk(0, "train", index)):
             said = [text for _, text in item.turns] + [one.words for one in item.sensed]
             assert not any(says_held_out_pair(text) for text in said), said
             if item.turns[0][1] and item.sensed[0].kind == "audio":
                 assert not is_kept(item.sensed[0].words)
+
+
+def test_a_later_picture_is_the_one_that_is_meant() -> None:
+    """Its words come before its own turn, with its number, and what is told then is told of it."""
+    codec, told = text_codec(), 0
+    layout = Layout(text_codec=codec, template="compact", mel=MEL, image_positions=16)
+    begin = codec.special(MARKERS["image"][0])
+    for index in range(60):
+        item = later_talk(0, "train", index, 6)
+        assert item == later_talk(0, "train", index, 6) and len(item.turns) == 12
+        assert [one.turn for one in item.sensed] == [0, 6]
+        turns = text_turns(item)
+        assert [len(turn.sensed) for turn in turns] == [1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
+        made = layout.encode(turns).sequence
+        places = [i for i, one in enumerate(made.ids) if one == begin]
+        answers = [i for i, one in enumerate(made.labels) if one != -100]
+        assert len(places) == 2 and places[0] < answers[0] < places[1] < answers[-1]
+        assert made.numbers is not None and (made.numbers >= 0).nonzero()[0][0] == places[1] + 1
+        for place, one in ((1, item.sensed[0]), (7, item.sensed[1])):
+            for _, reply in item.turns[place : place + 6 : 2]:
+                if reply.startswith("a ") and " and " in reply:
+                    told += 1
+                    assert set(words_of(reply)) - {"a", "and"} <= set(words_of(one.words))
+        short = later_talk(0, "seen", index, 1)
+        assert len(short.turns) == 4 and short.accepted and short.kind == "later"
+    assert told > 20
 
 
 def test_what_is_heard_is_words_alone_and_answerable() -> None:
