@@ -115,10 +115,10 @@ def test_parquet_under_other_names(tmp_path: Path) -> None:
 
 def test_rows_of_one_group_unpack_it_once(tmp_path: Path) -> None:
     rows = read("hf", parquet(tmp_path, "train", captions(9)))
-    tables._unpacked.cache_clear()
+    tables._kept.cache_clear()
     for row in rows:
         load_picture(row.files[0])
-    assert tables._unpacked.cache_info().misses == 3
+    assert tables._kept.cache_info().misses == 3
 
 
 def test_conversations_in_each_form(tmp_path: Path) -> None:
