@@ -21,6 +21,7 @@ from lumoomni.data.sample import (
     take,
 )
 from lumoomni.data.sources import Fits, open_pictures, open_speech, open_text
+from lumoomni.data.world.arriving import arriving
 from lumoomni.data.world.asking import QA
 from lumoomni.data.world.comparing import compared, two_scenes
 from lumoomni.data.world.language import caption, copied, normalise, uncoloured
@@ -68,8 +69,8 @@ class InstructMixture:
     """Questions about one picture in training, one turn each: a picture is dear, a question is
     not, and each answer teaches to read it."""
     later: float = 0.0
-    """Share of training rows about one picture in which another comes half the way, and is meant
-    from there on."""
+    """Share of training rows about a picture in which another comes half the way, and is meant
+    from there on by what names none."""
     colourless: float = 0.35
     """Share of training pictures in inks without a name, described without colours, so that a
     shape is read from the picture and not guessed from the word before it."""
@@ -185,16 +186,16 @@ class InstructData:
         return _talk(asked, (picture,), "look")
 
     def _later(self, split: str, index: int, stream: np.random.Generator) -> Example:
-        """A picture, then another one: each is asked about while it was the last to be shown."""
+        """Pictures in two turns; measured is what is asked about the last one."""
+        pair = two_scenes(self.seed, split, index)
+        third = self._asked_scene(split, index, stream)
         count = max(1, self.mixture.looks // 2) if split == "train" else 1
         turns: list[Turn] = []
         accepted: tuple[str, ...] = ()
-        for place in range(2):
-            scene = self._asked_scene(split, 2 * index + place, stream)
-            asked = [self._ask(scene, stream) for _ in range(count)]
-            asked[int(stream.integers(count))] = description(scene, stream)
-            turns += _talk(asked, (draw(scene, self.pixels),), "later").turns
-            accepted = asked[-1].accepted
+        for moment in arriving(pair, third, self._ask, count, stream):
+            pictures = tuple(draw(scene, self.pixels) for scene in moment.scenes)
+            turns += _talk(moment.asked, pictures, "later").turns
+            accepted = moment.asked[-1].accepted
         return Example(turns=tuple(turns), accepted=accepted, kind="later")
 
     def _compare(self, split: str, index: int, stream: np.random.Generator) -> Example:

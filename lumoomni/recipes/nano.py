@@ -103,6 +103,7 @@ def _pretrain_text() -> PretrainTextConfig:
         ),
         mel=MEL,
         shown=0.5,
+        later=0.2,
         heard=0.15,
         sensed_from=0.3,
         shown_positions=LATENTS,
@@ -234,14 +235,14 @@ def _train_rows() -> TrainRowsConfig:
 
 def _pretrain_tokens() -> PretrainTokensConfig:
     return PretrainTokensConfig(
-        mix=TokenMix(t2i=12, t2a=3, i2t=12, a2t=2, text=1),
+        mix=TokenMix(t2i=10, t2a=3, i2t=15, a2t=2, text=1),
         fresh=FRESH,
         routed=True,
         thinker_rate=0.0,
         share_digits=True,
         text_weight=8.0,
         rows_rate=0.5,
-        loop=LoopConfig(steps=4800, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=5000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
         making=MakingConfig(draw=replace(PICTURE, watch=True), sound=replace(SOUND, watch=True)),
     )
@@ -271,6 +272,7 @@ def _instruct() -> InstructConfig:
         mixture=InstructMixture(
             caption=0.05,
             look=0.3,
+            later=0.2,
             write_down=0.16,
             spoken=0.16,
             spoken_look=0.16,

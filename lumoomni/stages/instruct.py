@@ -93,8 +93,8 @@ class InstructConfig:
     min_counts: float = 0.90
     min_places: float = 0.90
     min_compare: float = 0.85
-    """Of questions that count, that ask where things stand, and which of two pictures has
-    something; 0 measures without judging."""
+    """Of questions that count, that ask where things stand, which of two pictures has something,
+    and about a picture that came in a later turn; 0 measures without judging."""
     min_follow: float = 0.90
     max_text_loss: float = 1.10
     max_wer: float = 0.10
@@ -379,16 +379,16 @@ def checks(config: InstructConfig) -> tuple[Check, ...]:
         ("count.right", config.min_counts),
         ("relation.right", config.min_places),
         ("compare.right", config.min_compare),
+        ("later.right", config.min_compare if config.mixture.later else 0),
         ("spoken.right", config.min_unseen),
         ("spoken_look.right", config.min_unseen),
     ):
         why = "held-out pictures and questions must be described and answered rightly"
         if least and name not in silent:
             found.append(check(metric=name, op=">=", threshold=least, why=why))
-    for metric in ("swap.picture", "swap.sound"):
-        why = "an answer that does not follow its input ignores it"
-        if metric not in silent:
-            found.append(check(metric=metric, op=">=", threshold=config.min_follow, why=why))
+    why = "an answer that does not follow its input ignores it"
+    for metric in sorted({"swap.picture", "swap.sound"} - set(silent)):
+        found.append(check(metric=metric, op=">=", threshold=config.min_follow, why=why))
     found.append(
         check(
             metric="speech.readback_wer",

@@ -3,11 +3,14 @@
 import numpy as np
 
 from lumoomni.data.mixture import WITHOUT_COLOURS, InstructData, InstructMixture
+from lumoomni.data.world.comparing import two_scenes
 from lumoomni.data.world.language import caption, matches, normalise, says_held_out_pair
+from lumoomni.data.world.questions import PHRASINGS
 from lumoomni.data.world.scene import draw, make_scene
 from lumoomni.data.world.split import COLOURS, SHAPES
 
 DATA = InstructData(InstructMixture(), 0, 32)
+DESCRIBING = PHRASINGS["describe"].all
 
 
 def test_items_depend_on_their_index_alone() -> None:
@@ -78,16 +81,20 @@ def test_world_transcripts_are_spelt_as_they_sound() -> None:
 
 
 def test_another_picture_comes_half_the_way_and_is_meant_from_there() -> None:
-    data = InstructData(InstructMixture(later=1.0), 0, 32)
-    for index in range(20):
+    data, firsts = InstructData(InstructMixture(later=1.0), 0, 32), set[int]()
+    for index in range(40):
         turns = data.item("train", index, "look").turns
         shown = [place for place, turn in enumerate(turns) if turn.images]
         assert len(turns) == 16 and shown == [0, 8]
         assert not np.array_equal(turns[0].images[0], turns[8].images[0])
         asked = data.item("seen", index, "later")
-        assert [len(turn.images) for turn in asked.turns] == [1, 0, 1, 0]
-        last = make_scene(0, "seen", 2 * index + 1)
-        assert asked.turns[-1].text == caption(last) and asked.accepted[0] == caption(last)
-    assert data.item("seen", 3, "look").kind == "look"
+        first, *rest = (len(turn.images) for turn in asked.turns)
+        firsts.add(first)
+        assert rest == [0, 1, 0] and first in (1, 2)
+        last = two_scenes(0, "seen", index)[1] if first == 1 else make_scene(0, "seen", index)
+        assert np.array_equal(asked.turns[2].images[0], draw(last, 32))
+        if asked.turns[2].text in DESCRIBING:
+            assert asked.turns[-1].text == caption(last) and asked.accepted[0] == caption(last)
+    assert firsts == {1, 2} and data.item("seen", 3, "look").kind == "look"
     plain = InstructData(InstructMixture(), 0, 32)
     assert all(plain.item("train", index, "look").kind == "look" for index in range(20))

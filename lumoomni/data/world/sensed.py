@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from lumoomni.data.sample import Sensed, TextItem
+from lumoomni.data.world.arriving import arriving
 from lumoomni.data.world.asking import QA
 from lumoomni.data.world.comparing import compared, two_scenes
 from lumoomni.data.world.dialogues import RENAMED_SHARE, text_sample
@@ -75,25 +76,20 @@ def compared_talk(seed: int, split: str, index: int, questions: int) -> TextItem
 
 
 def later_talk(seed: int, split: str, index: int, questions: int) -> TextItem:
-    """A scene, then another one: half of the questions about each, when it was the last shown.
-
-    Nothing in a question says which: it is about the picture before it.
-    """
+    """Pictures in two turns: half of the questions after each, about the last that came."""
     stream = rng(seed, "later-talk", split, index)
-    scenes = [_scene(seed, split, 2 * index + place, stream) for place in range(2)]
-    if stream.random() < 0.5:
-        scenes.reverse()
+    pair, third = two_scenes(seed, split, index), _scene(seed, split, index, stream)
+    if split == "train" and stream.random() < RENAMED_SHARE:
+        pair = rename(pair[0], stream), rename(pair[1], stream)
     turns: list[tuple[str, str]] = []
     sensed: list[Sensed] = []
-    qa: QA | None = None
-    for scene in scenes:
-        sensed.append(replace(_shown(scene), turn=len(turns)))
-        for _ in range(max(1, questions // 2)):
-            told = stream.random() < 0.5
-            qa = description(scene, stream) if told else _ask(scene, stream)
+    accepted: tuple[str, ...] = ()
+    for moment in arriving(pair, third, _ask, max(1, questions // 2), stream):
+        sensed += [replace(_shown(scene), turn=len(turns)) for scene in moment.scenes]
+        for qa in moment.asked:
             turns += [("user", qa.question), ("assistant", qa.answer)]
-    assert qa is not None
-    return TextItem(tuple(turns), qa.accepted, "later", tuple(sensed))
+            accepted = qa.accepted
+    return TextItem(tuple(turns), accepted, "later", tuple(sensed))
 
 
 def heard_talk(seed: int, split: str, index: int) -> TextItem:
@@ -126,7 +122,7 @@ def _scene(seed: int, split: str, index: int, stream: np.random.Generator) -> Sc
 
 
 def _ask(scene: Scene, stream: np.random.Generator) -> QA:
-    kinds, drawn = PLACE_KINDS[len(scene.things)], 1.0
+    kinds, drawn = PLACE_KINDS[len(scene.things)] or kinds_for(scene), 1.0
     if scene.split == "train":
         drawn = stream.random()
     if drawn < COUNT_SHARE:
