@@ -5,6 +5,7 @@ default; real data by the same command, for example train_audio_encoder.data=lib
 """
 
 from lumoomni.codecs.speech_rvq import SpeechCodecConfig
+from lumoomni.data.mixture import InstructMixture
 from lumoomni.media.mel import MelConfig
 from lumoomni.model.audio import AudioTowerConfig
 from lumoomni.model.encoder import EncoderConfig
@@ -124,6 +125,7 @@ def _instruct() -> InstructConfig:
         # The seed's connectors are one Linear each; its parameter table is matched row by row.
         image_places=False,
         spell=False,
+        mixture=InstructMixture(later=0.2),
         loop=LoopConfig(steps=20_000, batch_size=32, accumulate=2),
         optim=OPTIM,
     )
