@@ -185,7 +185,7 @@ def within(encoded: Sequence[Encoded], most: int) -> dict[int, Encoded]:
 
 def _seeing(lumo: Lumo, count: int, metrics: dict[str, Metric], notes: dict[str, str]) -> None:
     examiner = _examiner(lumo)
-    for task in ("caption", "look", "compare", "count", "relation"):
+    for task in ("caption", "look", "compare", "later", "count", "relation"):
         for split in ("seen", "unseen"):
             asked = examiner.task(task, split, count)
             metrics[f"{task}.right" + (".unseen" if split == "unseen" else "")] = share(asked)

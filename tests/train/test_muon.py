@@ -1,5 +1,6 @@
 """Muon is torch's Muon, with products that can be shared."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -28,3 +29,16 @@ def test_singular_values_come_near_one() -> None:
     values = torch.linalg.svdvals(orthogonal(matrix, dtype=torch.float32))
     assert values.min() > 0.6 and values.max() < 1.25
     assert torch.linalg.svdvals(matrix).min() / torch.linalg.svdvals(matrix).max() < 0.2
+
+
+@pytest.mark.parametrize("shape", [(48, 16), (16, 48), (16, 24), (16, 25), (16, 16)])
+def test_steps_on_the_small_side_are_the_same_steps(shape: tuple[int, int]) -> None:
+    """In float32 wide matrices never leave their small side; the plain steps are the truth."""
+    torch.manual_seed(0)
+    small = min(shape)
+    matrix = torch.randn(shape[0], small) @ torch.diag(torch.logspace(0, -3, small))
+    matrix = matrix @ torch.randn(small, shape[1])
+    plain = orthogonal(matrix, dtype=torch.float64)
+    quick = orthogonal(matrix, dtype=torch.float32)
+    assert quick.shape == matrix.shape and quick.dtype == torch.float32
+    torch.testing.assert_close(quick.double(), plain, atol=2e-3, rtol=0)
