@@ -24,9 +24,10 @@ WIDE = 1.5
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum and decoupled weight decay over 2-D parameters of one device.
+    """Nesterov momentum and decoupled weight decay over matrices of one device.
 
-    The rate of a matrix [n, m] is lr times sqrt(max(1, n / m)).
+    Kernels [n, m, ...] are moved as the matrices [n, m * ...] that they are to each place. The rate
+    of a matrix [n, m] is lr times sqrt(max(1, n / m)).
     """
 
     def __init__(
@@ -53,13 +54,15 @@ class Muon(torch.optim.Optimizer):
             if "momentum_buffer" not in state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             state["momentum_buffer"].lerp_(parameter.grad, rate)
-            slopes.append(parameter.grad.lerp(state["momentum_buffer"], group["momentum"]))
+            slope = parameter.grad.lerp(state["momentum_buffer"], group["momentum"])
+            slopes.append(slope.flatten(1))
         costs = [float(min(s.shape) * s.numel()) for s in slopes]
         ways = self.crew.share_out(slopes, costs, self._orthogonal)
         for (parameter, group), way in zip(moved, ways, strict=True):
-            rows, columns = parameter.shape
+            rows, columns = way.shape
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(way, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+            alpha = -group["lr"] * max(1, rows / columns) ** 0.5
+            parameter.add_(way.view_as(parameter), alpha=alpha)
 
     def _orthogonal(self, slope: Tensor) -> Tensor:
         return orthogonal(slope, self._steps, self._dtype).to(slope.dtype)

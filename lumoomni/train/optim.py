@@ -22,6 +22,8 @@ from lumoomni.train.precision import bf16_supported
 NOT_MATRICES = (
     *("table", "embed", "head", "ctc", "codebook", "position", "latents", "cls", "probe"),
     "short_conv",
+    # Kernels: of ViT's plain patches, which are its table of pixels; of the audio tower, untried.
+    *("patches.weight", "convs"),
 )
 
 
@@ -59,8 +61,9 @@ def rate_at(config: OptimConfig, step: int, steps: int) -> float:
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """True for the 2-D weights between hidden layers, the ones that Muon orthogonalises."""
-    return parameter.dim() == 2 and not any(word in name for word in NOT_MATRICES)
+    """True for the weights between hidden layers, the ones that Muon orthogonalises: matrices, and
+    kernels over pictures."""
+    return parameter.dim() in (2, 4) and not any(word in name for word in NOT_MATRICES)
 
 
 class Optimizers:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lumoomni.train.muon import Muon, orthogonal
+from lumoomni.train.optim import is_hidden_matrix
 
 
 def test_it_moves_as_torchs_own() -> None:
@@ -42,3 +43,26 @@ def test_steps_on_the_small_side_are_the_same_steps(shape: tuple[int, int]) -> N
     quick = orthogonal(matrix, dtype=torch.float32)
     assert quick.shape == matrix.shape and quick.dtype == torch.float32
     torch.testing.assert_close(quick.double(), plain, atol=2e-3, rtol=0)
+
+
+def test_a_kernel_moves_as_the_matrix_that_it_is() -> None:
+    torch.manual_seed(0)
+    kernel = nn.Parameter(torch.randn(6, 4, 3, 3))
+    matrix = nn.Parameter(kernel.detach().flatten(1).clone())
+    movers = [
+        Muon([one], lr=0.05, weight_decay=0.1, dtype=torch.float32) for one in (kernel, matrix)
+    ]
+    for _ in range(3):
+        kernel.grad = torch.randn(kernel.shape)
+        matrix.grad = kernel.grad.flatten(1).clone()
+        for mover in movers:
+            mover.step()
+    assert torch.equal(kernel.flatten(1), matrix)
+
+
+def test_hidden_kernels_are_muons_and_input_patches_are_not() -> None:
+    kernel = nn.Parameter(torch.zeros(6, 4, 3, 3))
+    assert is_hidden_matrix("vision.patches.2.conv.weight", kernel)
+    assert not is_hidden_matrix("vision.patches.weight", kernel)
+    assert not is_hidden_matrix("audio.convs.1.weight", kernel)
+    assert not is_hidden_matrix("vision.patches.2.conv.bias", nn.Parameter(torch.zeros(6)))
