@@ -142,7 +142,7 @@ def _train_vision_encoder() -> TrainVisionEncoderConfig:
             places_layers=1,
         ),
         words_weight=2.0,
-        loop=LoopConfig(steps=1100, batch_size=64),
+        loop=LoopConfig(steps=700, batch_size=32, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.02, warmup=30),
     )
 
