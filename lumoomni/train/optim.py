@@ -22,7 +22,8 @@ from lumoomni.train.precision import bf16_supported
 NOT_MATRICES = (
     *("table", "embed", "head", "ctc", "codebook", "position", "latents", "cls", "probe"),
     "short_conv",
-    # Kernels: of ViT's plain patches, which are its table of pixels; of the audio tower, untried.
+    # Kernels: of ViT's plain patches, which are its table of pixels; of the audio tower, where
+    # what is missing is sentences, not steps (LOG.md).
     *("patches.weight", "convs"),
 )
 
