@@ -15,6 +15,7 @@ from av.error import FFmpegError
 from PIL import Image, UnidentifiedImageError
 
 from lumoomni.data.stored import Stored
+from lumoomni.media.container import open_media
 
 Kind = Literal["sound", "picture"]
 
@@ -52,7 +53,7 @@ def sound_seconds(path: Path) -> float | None:
     except soundfile.LibsndfileError:
         pass
     try:
-        with av.open(path, mode="r", metadata_errors="replace") as container:
+        with open_media(path) as container:
             return container.duration / av.time_base if container.duration else None
     except FFmpegError:
         return None
@@ -60,7 +61,7 @@ def sound_seconds(path: Path) -> float | None:
 
 def _sound_by_av(path: Path) -> str:
     try:
-        with av.open(path, mode="r") as container:
+        with open_media(path) as container:
             return "" if container.streams.audio else "holds no audio track"
     except FFmpegError:
         return "has no sound header that can be read"

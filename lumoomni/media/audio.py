@@ -15,6 +15,7 @@ import soxr
 from av.error import FFmpegError
 
 from lumoomni.errors import InputError
+from lumoomni.media.container import open_media
 from lumoomni.runtime import atomic_write_bytes
 
 RATE = 16000
@@ -96,8 +97,7 @@ def _decode(data: bytes, name: str, max_seconds: float) -> tuple[np.ndarray, int
 def _decode_av(data: bytes, name: str, max_seconds: float) -> tuple[np.ndarray, int]:
     """Anything that FFmpeg reads: m4a, the sound of a video, ..."""
     try:
-        # Titles in another encoding than UTF-8 are no fault of the sound.
-        with av.open(io.BytesIO(data), mode="r", metadata_errors="replace") as container:
+        with open_media(io.BytesIO(data)) as container:
             if not container.streams.audio:
                 raise InputError(f"{name} holds no sound; give a file with an audio track")
             stream = container.streams.audio[0]

@@ -7,11 +7,11 @@ Does not know: models. Costs: the whole file is decoded up to the last wanted fr
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 from av.error import FFmpegError
 
 from lumoomni.errors import InputError
+from lumoomni.media.container import open_media
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def load_video(source: str | Path, fps: float = 1.0, max_frames: int = 64) -> Vi
     times: list[float] = []
     dropped = 0
     try:
-        with av.open(str(path), mode="r", metadata_errors="replace") as container:
+        with open_media(str(path)) as container:
             if not container.streams.video:
                 raise InputError(f"{path} holds no picture track; give a video file")
             stream = container.streams.video[0]
