@@ -2,21 +2,19 @@
 
 Knows: how to squeeze patches of 8 x 8 pixels into one code each and rebuild them with what their
 neighbours say. Does not know: words, files, or how a picture came to its size (image_tokens.py
-does). Costs: nano 1.0 M parameters; 64 codes a picture of 64 pixels.
+does). Costs: nano 1.3 M parameters; 64 codes a picture of 64 pixels.
 
 A code is made of its patch and 4 pixels around it, and of no more: the same thing has the same
 codes whatever else is in the picture, and an empty sheet has one. An encoder that looks farther
 rebuilds no better, and its codes are many times harder to predict (LOG.md). With `ink_digits` some
 digits of a code say a colour and the others a form (codecs/ink_form.py).
 
-Kernels of 3 x 3 are kept as matrices [out, in * 9], so that Muon moves them like any hidden matrix.
 With a learned codebook, it and the encoder learn as in codecs/quantiser.py (VQ-VAE, arXiv
 1711.00937), on vectors scaled to one length, which keeps the codes from drifting apart (arXiv
 2110.04627). With `levels`, codes are digits (codecs/scalar.py), which needs no book to be learned
 and rebuilds more with as many codes.
 
-The last step paints: two soft layers of ink and a sharp mask between them. Where a shape ends is
-then one number that changes slowly, and an edge that is a little off is still an edge, no blur.
+Pixels are painted from the codes of a cell and its neighbours (codecs/painting.py).
 """
 
 import math
@@ -27,13 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lumoomni.codecs.ink_form import InkAndForm
+from lumoomni.codecs.painting import COARSE, FINE, PATCH, Mix, Paint, PaintByForm, Residual
 from lumoomni.codecs.quantiser import Quantised, ResidualQuantiser, margins, nearest
 from lumoomni.codecs.scalar import ScalarQuantiser
-
-FINE, COARSE = 4, 2
-PATCH = FINE * COARSE
-SHARP = 4.0
-"""How much the mask's numbers are raised, so that edges can be narrow from the start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +37,8 @@ class ImageCodecConfig:
     `fine_width` channels stand on cells of 4 pixels, `width` on cells of 8. With `levels` of each
     of the `code_width` components, there are as many codes as their product, and `decay`,
     `restart_below` and `commitment` of the learned codebook mean nothing. Of these, the first
-    `ink_digits` say a colour and the others a form (codecs/ink_form.py); with 0 all say both.
+    `ink_digits` say a colour and the others a form (codecs/ink_form.py), and a net `ink_width` wide
+    chooses the colours to paint in; with 0 all say both.
     """
 
     image_size: int = 64
@@ -53,6 +48,7 @@ class ImageCodecConfig:
     codebook_size: int = 1024
     levels: tuple[int, ...] = ()
     ink_digits: int = 0
+    ink_width: int = 48
     depth: int = 2
     decay: float = 0.97
     restart_below: float = 0.05
@@ -62,8 +58,8 @@ class ImageCodecConfig:
     def __post_init__(self) -> None:
         if self.image_size < PATCH or self.image_size % PATCH:
             raise ValueError(f"image_size must be a multiple of {PATCH}, got {self.image_size}")
-        least = min(self.fine_width, self.width, self.code_width, self.codebook_size, self.depth)
-        if least < 1:
+        widths = (self.fine_width, self.width, self.code_width, self.ink_width)
+        if min(*widths, self.codebook_size, self.depth) < 1:
             raise ValueError("widths, codebook_size and depth must be at least 1")
         made = (math.prod(self.levels), len(self.levels))
         if self.levels and (min(self.levels) < 2 or made != (self.codebook_size, self.code_width)):
@@ -102,54 +98,6 @@ class ImageCodecConfig:
         return self.grid**2
 
 
-class Mix(nn.Module):
-    """Convolution, [B, C, H, W] -> [B, out, H, W]: its kernel of `side` squared is a matrix."""
-
-    def __init__(self, source: int, target: int, side: int) -> None:
-        super().__init__()
-        self.side = side
-        fan = source * side**2
-        self.weight = nn.Parameter(torch.empty(target, fan).uniform_(-(fan**-0.5), fan**-0.5))
-        self.bias = nn.Parameter(torch.zeros(target))
-
-    def forward(self, x: Tensor) -> Tensor:
-        kernel = self.weight.view(len(self.weight), x.shape[1], self.side, self.side)
-        return F.conv2d(x, kernel, self.bias, padding=self.side // 2)
-
-
-class Residual(nn.Module):
-    """x + mix(gelu(mix(gelu(x)))) over [B, D, H, W]; reaches `side // 2` cells to each side."""
-
-    def __init__(self, width: int, side: int) -> None:
-        super().__init__()
-        self.around = Mix(width, width, side)
-        self.here = Mix(width, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.here(F.gelu(self.around(F.gelu(x))))
-
-
-class Paint(nn.Module):
-    """features [B, D, H, W] on cells of FINE pixels -> pixels [B, 3, H * FINE, W * FINE]."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.mask = Mix(width, FINE**2, 3)
-        self.inks = Mix(width, 6, 3)
-        # Two layers of one ink would leave the mask nothing to learn from.
-        nn.init.uniform_(self.inks.bias, -0.7, 0.7)
-
-    def forward(self, features: Tensor) -> Tensor:
-        under, over = self._inks(features)
-        share = torch.sigmoid(SHARP * F.pixel_shuffle(self.mask(features), FINE))
-        return under + share * (over - under)
-
-    def _inks(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        size = [side * FINE for side in features.shape[-2:]]
-        spread = F.interpolate(self.inks(features), size, mode="bilinear", align_corners=False)
-        return spread[:, :3], spread[:, 3:]
-
-
 def _encoder(config: ImageCodecConfig) -> nn.Module:
     """pixels [B, 3, S, S] -> [B, code_width, S / 8, S / 8]."""
     fine, width, depth = config.fine_width, config.width, config.depth
@@ -168,27 +116,25 @@ def _encoder(config: ImageCodecConfig) -> nn.Module:
     )
 
 
+def _decoder(config: ImageCodecConfig) -> nn.Module:
+    """[B, code_width, S / 8, S / 8] -> pixels [B, 3, S, S]."""
+    shape = (config.code_width, config.width, config.fine_width, config.depth)
+    if config.ink_digits:
+        return PaintByForm(*shape, config.ink_digits, config.ink_width)
+    return Paint(*shape)
+
+
 class ImageCodec(nn.Module):
     """pixels [B, 3, S, S] in [-1, 1] <-> codes [B, N], N = (S / 8) squared, row by row."""
 
     def __init__(self, config: ImageCodecConfig) -> None:
         super().__init__()
         self.config = config
-        fine, width, depth = config.fine_width, config.width, config.depth
         self.encoder = _encoder(config)
         self.quantiser = (
             ScalarQuantiser(config.levels) if config.levels else ResidualQuantiser(config)
         )
-        self.decoder = nn.Sequential(
-            Mix(config.code_width, width, 3),
-            *(Residual(width, 3) for _ in range(depth + 1)),
-            Mix(width, fine * COARSE**2, 1),
-            nn.PixelShuffle(COARSE),
-            Residual(fine, 3),
-            Residual(fine, 3),
-            nn.GELU(),
-            Paint(fine),
-        )
+        self.decoder = _decoder(config)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Quantised]:
         """-> (rebuilt pixels [B, 3, S, S], Quantised [B, N, ...]) for training."""

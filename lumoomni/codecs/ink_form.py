@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 CELL, AROUND = 8, 4
 WINDOW = CELL + 2 * AROUND
-KEEN = 8.0
-"""How much more a pixel counts for the colour, the farther it is from the ground."""
+KEEN, DULL = 16.0, 0.2
+"""How much more a pixel counts for the colour, the farther it is from the ground, as a share of
+the farthest one's squared distance; what is added to that has grain of a ground averaged."""
 FAINT, SURE = 0.12, 40.0
 """Squared distance from the ground (of [-1, 1], summed over colours) below which nothing stands
 out, and how sharp that limit is: slopes and grain of grounds stay below."""
-SOFT = 0.05
+SOFT = 0.01
 
 
 class InkAndForm(nn.Module):
@@ -59,7 +60,8 @@ def stands_out(pixels: Tensor) -> tuple[Tensor, Tensor]:
     wide = F.pad(pixels, (AROUND,) * 4, mode="replicate")
     windows = F.unfold(wide, WINDOW, stride=CELL).unflatten(1, (3, WINDOW**2))
     off = windows - ground[:, :, None, None]
-    keen = (KEEN * off.square().sum(1)).softmax(1)
+    far = off.square().sum(1)  # [B, 256, N]
+    keen = (KEEN * far / (far.amax(1, keepdim=True) + DULL)).softmax(1)
     change = (off * keen[:, None]).sum(2)  # [B, 3, N]
     size = change.square().sum(1, keepdim=True)  # [B, 1, N]
     cover = (off * change[:, :, None]).sum(1) / (size + SOFT)

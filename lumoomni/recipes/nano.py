@@ -167,12 +167,12 @@ def _train_image_codec() -> TrainImageCodecConfig:
         codec=ImageCodecConfig(
             image_size=64,
             code_width=5,
-            levels=(6, 6, 6, 6, 6),
-            codebook_size=7776,
+            levels=(5, 5, 7, 7, 6),
+            codebook_size=7350,
             ink_digits=2,
             depth=3,
         ),
-        loop=LoopConfig(steps=3000, batch_size=8, accumulate=2),
+        loop=LoopConfig(steps=3600, batch_size=8, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.02, warmup=30),
     )
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lumoomni.codecs.image_vq import ImageCodec, ImageCodecConfig, Paint
+from lumoomni.codecs.image_vq import ImageCodec, ImageCodecConfig
 
 CONFIG = ImageCodecConfig(
     image_size=32, fine_width=8, width=16, code_width=4, codebook_size=20, depth=1
@@ -90,20 +90,3 @@ def test_gradients_reach_the_encoder_through_the_codes() -> None:
     first = codec.encoder[1].weight
     assert isinstance(first, torch.nn.Parameter) and first.grad is not None
     assert float(first.grad.abs().sum()) > 0
-
-
-def test_the_mask_chooses_between_two_inks() -> None:
-    """Shut it shows one, open the other, and it can change from pixel to pixel of a cell."""
-    torch.manual_seed(0)
-    paint = Paint(4)
-    torch.nn.init.zeros_(paint.mask.weight)
-    torch.nn.init.zeros_(paint.inks.weight)
-    inks, features = paint.inks.bias.detach(), torch.randn(1, 4, 3, 3)
-    half = torch.tensor([-20.0] * 8 + [20.0] * 8)  # the upper and the lower half of each cell
-    with torch.no_grad():
-        paint.mask.bias.copy_(half)
-        picture = paint(features)
-    assert picture.shape == (1, 3, 12, 12)
-    rows = picture[0].reshape(3, 3, 4, 12)
-    assert torch.allclose(rows[:, :, :2], inks[:3, None, None, None].expand(3, 3, 2, 12), atol=1e-5)
-    assert torch.allclose(rows[:, :, 2:], inks[3:, None, None, None].expand(3, 3, 2, 12), atol=1e-5)

@@ -40,6 +40,13 @@ def test_a_colour_is_the_same_in_every_shape_and_a_form_in_every_colour() -> Non
     assert ((covers["blue"] - other).abs() > 0.5).float().mean() > 0.02
 
 
+def test_a_dull_colour_has_the_form_of_a_vivid_one() -> None:
+    """Purple is not half as far from grey as blue is: few of its pixels must not count for less."""
+    blue, purple = (stands_out(shown(colour, "star", "small"))[1] for colour in ("blue", "purple"))
+    assert float((blue - purple).abs().max()) < 0.15
+    assert float((blue - purple).square().sum()) < 0.2
+
+
 def test_where_nothing_stands_out_there_is_the_ground_and_no_form() -> None:
     ground = draw(Scene((), "train", 3))
     ink, cover = stands_out(normalise([ground]))
