@@ -2,7 +2,7 @@
 
 Knows: which value of each part a code has, and how its row is made of these. Does not know: what
 the parts mean (`codecs/scalar.py`), or losses. Costs: a vector for each value instead of one for
-each code; nano's 7,350 codes are 25 colours and 294 forms.
+each code; nano's 9,072 codes are 36 colours and 252 forms.
 
 How likely a code is, is then a product of how likely its parts are: one that training never shows
 is not thereby wrong. And where every combination of parts is a code, the sum of exp over all codes

@@ -167,8 +167,8 @@ def _train_image_codec() -> TrainImageCodecConfig:
         codec=ImageCodecConfig(
             image_size=64,
             code_width=5,
-            levels=(5, 5, 7, 7, 6),
-            codebook_size=7350,
+            levels=(6, 6, 7, 6, 6),
+            codebook_size=9072,
             ink_digits=2,
             depth=3,
         ),

@@ -24,8 +24,8 @@ COVERED = 0.3
 
 @dataclass(frozen=True, kw_only=True)
 class InkConfig:
-    """`tries` fresh starts of `updates` updates each on `batch` colours, three in four of things;
-    none leaves the digits to the codec's own training."""
+    """`tries` fresh starts of `updates` updates each on `batch` colours, half of them of things and
+    half of grounds; none leaves the digits to the codec's own training."""
 
     tries: int = 3
     updates: int = 800
@@ -56,10 +56,10 @@ def inks_of(pixels: Tensor) -> Inks:
 
 
 def learn_inks(codec: ImageCodec, inks: Inks, config: InkConfig, seed: int) -> float:
-    """Give the codec the colour net that keeps the colours of things best.
+    """Give the codec the colour net that keeps the colours of things and of grounds best.
 
-    Returns the mean squared distance that its digits leave, summed over channels. Raises ValueError
-    for a codec without digits of colour, or pictures that hold no things or no ground.
+    Returns the mean squared distance that its digits leave of both, summed over channels. Raises
+    ValueError for a codec without digits of colour, or pictures that hold no things or no ground.
     """
     if not isinstance(codec.encoder, InkAndForm):
         raise ValueError("this codec has no digits of colour; set ink_digits")
@@ -82,7 +82,7 @@ def learn_inks(codec: ImageCodec, inks: Inks, config: InkConfig, seed: int) -> f
 def _learn(
     net: nn.Module, quantiser: ScalarQuantiser, inks: Inks, config: InkConfig, seed: int
 ) -> float:
-    """Train `net` beside a decoder of its own, through rounded digits; what is left of things."""
+    """Train `net` beside a decoder of its own, through rounded digits; what these leave."""
     source = torch.Generator().manual_seed(seed)
     width = 64
     back = nn.Sequential(
@@ -99,8 +99,8 @@ def _learn(
         made = back(quantiser(quantiser.bound(net(colours))).vectors)
         return (made - colours).square().sum(-1).mean()
 
-    of_things = 3 * config.batch // 4
-    counts = ((inks.things, of_things), (inks.grounds, config.batch - of_things))
+    half = config.batch // 2
+    counts = ((inks.things, config.batch - half), (inks.grounds, half))
     for update in range(config.updates):
         rows = [x[torch.randint(len(x), (count,), generator=source)] for x, count in counts]
         rate = min((update + 1) / 50, 1 - update / config.updates)
@@ -110,7 +110,7 @@ def _learn(
         off(torch.cat(rows)).backward()
         optimiser.step()
     with torch.no_grad():
-        return float(off(inks.things))
+        return float(off(inks.things) + off(inks.grounds)) / 2
 
 
 def _start_anew(net: nn.Module, seed: int) -> None:
