@@ -131,10 +131,10 @@ def encode_record(uti: UTI, manifest: Path, record: Record) -> None:
         uti.encode(load_audio(media_path(manifest, record.audio)))
 
 
-def tokenizing(root: Path, count: int) -> dict[str, float]:
+def tokenizing(root: Path, count: int, *, noise: bool = False) -> dict[str, float]:
     """Samples a second: the loop, one worker, two workers; medians of interleaved rounds."""
     space = write_space(root)
-    manifest = write_manifest_of_media(root / "media", count)
+    manifest = write_manifest_of_media(root / "media", count, noise=noise)
     uti = UTI.load(space)
     ways = ("loop", "workers_1", "workers_2")
     rates: dict[str, list[float]] = {name: [] for name in ways}
@@ -167,12 +167,13 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
+        root, count = Path(name), 256 if options.quick else 4096
         folder = write_shards(root / "shards", 4 if options.quick else 20)
         found = {
             "reads": reads(folder, 2_000 if options.quick else 20_000, root / "cache"),
             "sequential": sequential(folder),
-            "tokenizing": tokenizing(root / "tokens", 256 if options.quick else 4096),
+            "tokenizing": tokenizing(root / "tokens", count),
+            "of noise": tokenizing(root / "noise", count, noise=True),
         }
     for name, row in found.items():
         print(f"{name:>12}  " + "  ".join(f"{k} {v:,.4g}" for k, v in row.items()))

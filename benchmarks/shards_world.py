@@ -1,28 +1,36 @@
-"""What the benchmark of shards works on: made-up shards, and media with codecs of nano's size.
+"""What the benchmark of shards works on: made-up shards, and media with codecs of nano's shapes.
 
-Knows: random codes, noise and shapes. Does not know: how they are measured. Costs: seconds.
+Knows: random codes; scenes and speech of the micro-world, or noise. Does not know: how they are
+measured. Costs: seconds; 8 ms a spoken sentence.
 """
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from lumoomni.artifacts import ArtifactWriter
 from lumoomni.codecs.facts import CodecFacts
-from lumoomni.codecs.image_vq import ImageCodec, ImageCodecConfig
-from lumoomni.codecs.speech_rvq import SpeechCodec, SpeechCodecConfig
+from lumoomni.codecs.image_vq import ImageCodec
+from lumoomni.codecs.ink_form import InkAndForm
+from lumoomni.codecs.quantiser import nearest
+from lumoomni.codecs.speech_rvq import SpeechCodec
 from lumoomni.codecs.stored import image_entry, load_codecs, save_entries, speech_entry
 from lumoomni.codecs.text import TextCodec
 from lumoomni.data.manifest import Asset, Record, write_manifest
 from lumoomni.data.shards import ShardNote, shard_bytes
+from lumoomni.data.world.scene import draw, make_scene
 from lumoomni.data.world.sentences import sentence
+from lumoomni.data.world.speech import NARRATOR, RATE, synthesize
 from lumoomni.gates import Check, Report, exact, judge
 from lumoomni.infer.assemble import save_part
 from lumoomni.media.audio import Audio, save_wav
-from lumoomni.media.image import save_png
-from lumoomni.media.mel import MelConfig
+from lumoomni.media.image import normalise, save_png
+from lumoomni.media.mel import MelConfig, log_mel
+from lumoomni.recipes import resolve
 from lumoomni.runtime import atomic_write_bytes, atomic_write_json
 from lumoomni.uti.folder import KIND, TOKENIZER
 from lumoomni.uti.space import new_space
@@ -78,13 +86,15 @@ def write_shards(folder: Path, count: int) -> Path:
 
 
 def write_space(root: Path) -> Path:
-    """Untrained codecs of nano's sizes: what they say is noise, what they cost is not."""
+    """Untrained codecs of nano's shapes: what they say is noise, what they cost is not. Codes lie
+    among what the media are, as learned ones do, not all in one place."""
     torch.manual_seed(0)
     text = TextCodec.train([sentence(0, "train", i) for i in range(200)], 512)
-    speech, picture = (
-        SpeechCodec(SpeechCodecConfig(n_mels=MelConfig().n_mels)),
-        ImageCodec(ImageCodecConfig()),
-    )
+    stages = {stage.name: stage.config for stage in resolve("nano").stages}
+    shape = replace(stages["train_sound_codec"].speech, n_mels=MelConfig().n_mels)
+    speech = SpeechCodec(shape).eval()
+    picture = ImageCodec(stages["train_image_codec"].codec).eval()
+    _spread(speech, picture)
     folder = root / "space"
     report = Report(metrics={"made": exact(1.0)})
     checks = (Check(metric="made", op=">=", threshold=1.0, why=""),)
@@ -110,20 +120,56 @@ def write_space(root: Path) -> Path:
     return folder
 
 
-def write_manifest_of_media(folder: Path, count: int) -> Path:
-    """As many pictures of 256 x 256 as sounds of two seconds, and captions."""
+@torch.no_grad()
+def _spread(speech: SpeechCodec, picture: ImageCodec) -> None:
+    """Codebooks of vectors that speech has; levels in the middle of what pictures have."""
+    heard = [log_mel(torch.from_numpy(_spoken(i))[None], MelConfig()) for i in range(32)]
+    whole = [torch.tensor([mel.shape[1]]) for mel in heard]
+    folded = [speech._fold(mel, frames) for mel, frames in zip(heard, whole, strict=True)]
+    _centre(speech.encode_out, torch.cat([speech._latents(*one)[0] for one in folded]))
+    left = torch.cat([speech._latents(*one)[0] for one in folded])
+    for book in speech.quantiser.codebooks:
+        apart = left.unique(dim=0)  # silence is in all of them
+        book.copy_(apart[torch.randperm(len(apart))[: len(book)]])
+        left = left - book[nearest(left, book)]
+    seen = picture._encoded(normalise([_scene(i) for i in range(64)])).flatten(0, 1)
+    assert isinstance(picture.encoder, InkAndForm)
+    digits = picture.config.ink_digits
+    _centre(list(picture.encoder.ink)[-1], seen[:, :digits])
+    _centre(list(picture.encoder.form)[-1], seen[:, digits:])
+
+
+def _centre(last: nn.Module, found: torch.Tensor) -> None:
+    """Make a layer, which gives `found` [n, C], give each component mean 0 and deviation 1."""
+    assert isinstance(last, nn.Linear | nn.Conv1d) and last.bias is not None
+    last.weight.div_(found.std(0).reshape(-1, *[1] * (last.weight.ndim - 1)))
+    last.bias.sub_(found.mean(0)).div_(found.std(0))
+
+
+def _spoken(number: int) -> np.ndarray:
+    return synthesize(sentence(0, "train", number), NARRATOR).samples
+
+
+def _scene(number: int) -> np.ndarray:
+    return draw(make_scene(0, "train", number))
+
+
+def write_manifest_of_media(folder: Path, count: int, *, noise: bool = False) -> Path:
+    """As many pictures as sounds, and captions: scenes of 64 x 64 and spoken sentences of the
+    world, or noise of 256 x 256 and of two seconds."""
     folder.mkdir(parents=True)
     stream = np.random.default_rng(0)
     records = []
     for number in range(count):
         name = f"{number:05d}"
+        path = folder / f"{name}{'.wav' if number % 2 else '.png'}"
         if number % 2:
-            path = folder / f"{name}.wav"
-            samples = 0.1 * stream.standard_normal(32_000)
-            save_wav(path, Audio(samples.astype(np.float32), 16_000))
-        else:
-            path = folder / f"{name}.png"
+            sound = 0.1 * stream.standard_normal(32_000) if noise else _spoken(number)
+            save_wav(path, Audio(sound.astype(np.float32), RATE))
+        elif noise:
             save_png(path, stream.integers(0, 256, (256, 256, 3), dtype=np.uint8))
+        else:
+            save_png(path, _scene(number))
         found = Asset(path=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
         records.append(
             Record(

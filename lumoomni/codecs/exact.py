@@ -6,6 +6,7 @@ A code is an argmin: the last bit of a product can flip it. TF32 products, autoc
 the fastest kernel, dropout, moving BatchNorms, another number of threads in a product and company
 in a batch all change it, so none of them may. Media are therefore coded one by one, each on one
 thread; `each` codes many at a time, each on a thread of its own, and gives the very same bits.
+What a batch may still do for speed, and when, is `company.py`'s.
 """
 
 import contextlib

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from lumoomni.codecs.ink_form import InkAndForm
 from lumoomni.codecs.painting import COARSE, FINE, PATCH, Mix, Paint, PaintByForm, Residual
-from lumoomni.codecs.quantiser import Quantised, ResidualQuantiser, margins, nearest
+from lumoomni.codecs.quantiser import Quantised, ResidualQuantiser, clear_nearest, margins, nearest
 from lumoomni.codecs.scalar import ScalarQuantiser
 
 
@@ -157,6 +157,23 @@ class ImageCodec(nn.Module):
             return nearest(vectors, self.quantiser.codebooks[0])
 
     @torch.no_grad()
+    def encode_clear(self, pixels: Tensor, near: float) -> tuple[Tensor, Tensor]:
+        """pixels [B, 3, S, S] -> codes [B, N], and of each picture bool [B] whether they would be
+        the same if each vector were moved by `near` of the longest one."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            raw = self._encoded(pixels.float())
+            length = raw.norm(dim=-1)
+            reach = near * length.amax(1, keepdim=True)
+            vectors = self._comparable(raw)
+            if isinstance(self.quantiser, ScalarQuantiser):
+                clear = self.quantiser.room(vectors) > reach
+                return self.quantiser.codes(vectors), clear.all(1)
+            # Scaling to one length scales what moves a vector as well.
+            moved = reach * self.config.code_width**0.5 / length
+            codes, clear = clear_nearest(vectors, self.quantiser.codebooks[0], moved)
+            return codes, clear.all(1)
+
+    @torch.no_grad()
     def margins(self, pixels: Tensor) -> Tensor:
         """pixels [B, 3, S, S] -> [B, N, 1]: how far the next code was behind the chosen one."""
         with torch.autocast(pixels.device.type, enabled=False):
@@ -171,7 +188,13 @@ class ImageCodec(nn.Module):
     def _vectors(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, N, C] float32 as codes are told apart: of one length for a learned
         codebook, in [-1, 1] for levels."""
-        x = self.encoder(pixels).flatten(2).transpose(1, 2).float()
+        return self._comparable(self._encoded(pixels))
+
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, N, C] float32, of any length."""
+        return self.encoder(pixels).flatten(2).transpose(1, 2).float()
+
+    def _comparable(self, x: Tensor) -> Tensor:
         if isinstance(self.quantiser, ScalarQuantiser):
             return self.quantiser.bound(x)
         return F.normalize(x, dim=-1) * self.config.code_width**0.5

@@ -10,6 +10,7 @@ is. So all red things share their digits of colour, and all stars those of form,
 nobody has seen is coded as well as any (LOG.md). Pictures without a ground are not what it is for.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,7 +57,7 @@ class InkAndForm(nn.Module):
 def stands_out(pixels: Tensor) -> tuple[Tensor, Tensor]:
     """(colour [B, N, 3], the share of it [B, N, 256] that each pixel around a cell has), cells row
     by row. Where nothing stands out the colour is the ground's, and the share 0."""
-    ground = pixels.flatten(2).median(-1).values
+    ground = _median(pixels.flatten(2))
     wide = F.pad(pixels, (AROUND,) * 4, mode="replicate")
     windows = F.unfold(wide, WINDOW, stride=CELL).unflatten(1, (3, WINDOW**2))
     off = windows - ground[:, :, None, None]
@@ -67,3 +68,11 @@ def stands_out(pixels: Tensor) -> tuple[Tensor, Tensor]:
     cover = (off * change[:, :, None]).sum(1) / (size + SOFT)
     cover = cover * torch.sigmoid(SURE * (size - FAINT))
     return (change + ground[:, :, None]).transpose(1, 2), cover.transpose(1, 2)
+
+
+def _median(x: Tensor) -> Tensor:
+    """[..., N] -> [...]: the lower median, as torch has it."""
+    if x.device.type != "cpu" or x.requires_grad:
+        return x.median(-1).values
+    middle = (x.shape[-1] - 1) // 2  # numpy finds it in a fifth of the time
+    return torch.from_numpy(np.partition(x.numpy(), middle, axis=-1)[..., middle])

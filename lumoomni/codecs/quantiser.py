@@ -117,6 +117,28 @@ def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def clear_nearest(vectors: Tensor, codebook: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+    """`nearest`, and whether moving a vector by `reach` could not have made another row nearest.
+
+    vectors [..., C], reach [...] -> index [...], bool [...]. What is no number is not clear.
+    """
+    scores = vectors.float() @ codebook.T - 0.5 * (codebook**2).sum(1)
+    best, index = scores.max(-1)
+    rivals = scores.scatter(-1, index[..., None], -torch.inf)
+    # Half a score's lead is its distance from the border times that of the rows, which is never
+    # more than twice the longest: few need to be looked at closely.
+    longest = codebook.norm(dim=1).max()
+    clear = best - rivals.amax(-1) > 2 * longest * reach
+    close = (~clear).nonzero(as_tuple=True)
+    if len(close[0]):
+        chosen = codebook[index[close]]
+        apart = torch.cdist(chosen, codebook, compute_mode="donot_use_mm_for_euclid_dist")
+        lead = (best[close][:, None] - rivals[close]) / apart.clamp(min=1e-30)
+        clear[close] = lead.amin(-1) > reach[close]
+    return index, clear
+
+
+@torch.no_grad()
 def margins(vectors: Tensor, codebooks: Tensor) -> Tensor:
     """How much farther the second nearest row is than the nearest, float64 [..., Q].
 

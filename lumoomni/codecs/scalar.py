@@ -50,6 +50,13 @@ class ScalarQuantiser(nn.Module):
         """[..., C] in [-1, 1] -> [...]: the nearest code."""
         return (((bounded + 1) * self.reach).round().long() * self.steps).sum(-1)
 
+    def room(self, bounded: Tensor) -> Tensor:
+        """[..., C] in [-1, 1] -> [...]: how far that component which is nearest to a border between
+        two levels was from it before `bound`, to first order."""
+        level = (bounded + 1) * self.reach
+        apart = (0.5 - (level - level.round()).abs()) / self.reach
+        return (apart / (1 - bounded.square()).clamp(min=1e-6)).amin(-1)
+
     def lookup(self, codes: Tensor) -> Tensor:
         """codes [B, N, 1] -> vectors [B, N, C]. Raises ValueError for a code out of range."""
         count = self.codebooks.shape[1]

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lumoomni.codecs.quantiser import Quantised, ResidualQuantiser, margins, nearest
+from lumoomni.codecs.quantiser import Quantised, ResidualQuantiser, clear_nearest, margins, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +104,22 @@ class SpeechCodec(nn.Module):
                 vectors = vectors - book[index]
                 codes.append(index)
         return torch.stack(codes, -1)
+
+    @torch.no_grad()
+    def encode_clear(self, mel: Tensor, lengths: Tensor, near: float) -> tuple[Tensor, Tensor]:
+        """`encode`, and of each clip bool [B] whether its codes would be the same if each vector
+        were moved by `near` of the longest one."""
+        with torch.autocast(mel.device.type, enabled=False):
+            folded, mask = self._fold(mel.float(), lengths)
+            left = self._latents(folded, mask)
+            longest = (left.norm(dim=-1) * mask).amax(1, keepdim=True)
+            reach = (near * longest).expand(mask.shape)
+            codes, sure = [], torch.ones_like(mask)
+            for book in self.quantiser.codebooks:
+                index, clear = clear_nearest(left, book, reach)
+                left, sure = left - book[index], sure & clear
+                codes.append(index)
+        return torch.stack(codes, -1), (sure | ~mask).all(1)
 
     @torch.no_grad()
     def margins(self, mel: Tensor) -> Tensor:

@@ -140,7 +140,9 @@ def _finish(samples: np.ndarray, given: int, name: str, rate: int, max_seconds: 
         raise InputError(f"{name} holds {samples.dtype}, not numbers of sound; give floats or ints")
     if samples.ndim == 2:
         # [T, channels], or [channels, T] as some libraries have it: channels are the short side.
-        samples = samples.mean(1 if samples.shape[0] >= samples.shape[1] else 0)
+        channels = int(samples.shape[0] >= samples.shape[1])
+        alone = samples.shape[channels] == 1
+        samples = samples.squeeze(channels) if alone else samples.mean(channels)
     if samples.ndim != 1:
         raise InputError(
             f"{name} has {samples.ndim} dimensions; sound has one, or two with channels"
