@@ -72,7 +72,7 @@ def stands_out(pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 def _median(x: Tensor) -> Tensor:
     """[..., N] -> [...]: the lower median, as torch has it."""
-    if x.device.type != "cpu" or x.requires_grad:
+    if type(x) is not Tensor or x.device.type != "cpu" or x.requires_grad:
         return x.median(-1).values
     middle = (x.shape[-1] - 1) // 2  # numpy finds it in a fifth of the time
     return torch.from_numpy(np.partition(x.numpy(), middle, axis=-1)[..., middle])
