@@ -1,4 +1,5 @@
-"""What this processor computes faster, bfloat16 or float32, and what skipping unread states saves.
+"""What this processor computes faster, bfloat16 or float32, by which library, and what skipping
+unread states saves.
 
 Knows: one matrix product of a laptop's size, and an update of nano's text stage on its own data.
 Does not know: accuracy. Costs: about a minute.
@@ -11,15 +12,24 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lumoomni.arithmetic import quick_float32
+
 SHAPE = (1760, 192, 512)
 """Positions, width and half of what a feed-forward opens."""
-KINDS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+KINDS = {
+    "bfloat16": (torch.bfloat16, nullcontext),
+    "float32 as torch makes it": (torch.float32, nullcontext),
+    "float32 as lumo does": (torch.float32, quick_float32),
+}
+"""Types, and how training makes their products (`lumoomni/arithmetic.py`)."""
 
 
 def products(rounds: int) -> dict[str, float]:
@@ -27,16 +37,17 @@ def products(rounds: int) -> dict[str, float]:
     rows, width, wide = SHAPE
     torch.manual_seed(0)
     given = {
-        name: (torch.randn(rows, width).to(kind), torch.randn(width, wide).to(kind))
-        for name, kind in KINDS.items()
+        name: (torch.randn(rows, width).to(kind), torch.randn(width, wide).to(kind), how)
+        for name, (kind, how) in KINDS.items()
     }
     times: dict[str, list[float]] = {name: [] for name in given}
     for turn in range(rounds + 5):
-        for name, (a, b) in given.items():
-            began = time.perf_counter()
-            _ = a @ b
-            if turn >= 5:
-                times[name].append(time.perf_counter() - began)
+        for name, (a, b, how) in given.items():
+            with how():
+                began = time.perf_counter()
+                _ = a @ b
+                if turn >= 5:
+                    times[name].append(time.perf_counter() - began)
     work = 2 * rows * width * wide / 1e9
     return {name: work / statistics.median(each) for name, each in times.items()}
 
@@ -56,9 +67,14 @@ def updates(count: int) -> tuple[dict[str, float], float]:
             hidden = thinker(thinker.embed(batch.ids), attention=spec, asked=named).hidden
             return lm_loss(hidden, batch.labels, thinker.head_weight()).total
 
-    ways: dict[str, Callable[[Any], Tensor]] = {
+    def whole(batch: Any, name: str, asked: bool) -> None:
+        kind, how = KINDS[name]
+        with how():
+            run(batch, kind == torch.bfloat16, asked).backward()
+
+    ways: dict[str, Callable[[Any], None]] = {
         f"{name}, {'states that are read' if asked else 'all states'}": (
-            lambda batch, bf16=name == "bfloat16", asked=asked: run(batch, bf16, asked)
+            partial(whole, name=name, asked=asked)
         )
         for name in KINDS
         for asked in (False, True)
@@ -68,7 +84,7 @@ def updates(count: int) -> tuple[dict[str, float], float]:
         for batch in batches:
             for name, way in ways.items():
                 began = time.perf_counter()
-                way(batch).backward()
+                way(batch)
                 times[name] += turn * (time.perf_counter() - began)
     read = sum(int(predicting(b.labels).sum()) for b in batches)
     share = read / sum(b.ids.numel() for b in batches)
@@ -115,7 +131,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rates = products(50 if options.quick else 300)
-    used = "bfloat16" if bf16_supported(torch.device("cpu")) else "float32"
+    used = "bfloat16" if bf16_supported(torch.device("cpu")) else "float32 as lumo does"
     for name, rate in rates.items():
         print(f"a product in {name}: {rate:.0f} GFLOP/s{' (used here)' if name == used else ''}")
     took, share = updates(4 if options.quick else 16)

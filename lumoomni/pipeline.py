@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lumoomni import config as configs
+from lumoomni.arithmetic import quick_float32
 from lumoomni.artifacts import (
     Artifact,
     ArtifactWriter,
@@ -209,7 +210,7 @@ def build(
         raise InputError(f"{out} is a file; give a directory to build into")
     done: dict[str, Artifact] = {}
     # Here, so that threads which torch starts in any stage inherit it.
-    with _lock(out), flushing():
+    with _lock(out), flushing(), quick_float32():
         atomic_write_json(out / RECIPE_FILE, recipe.to_dict())
         for stage in recipe.stages[: last + 1]:
             parents = {name: done[name] for name in stage.parents}

@@ -25,6 +25,7 @@ BASE = {
     "ids",
     "config",
     "gates",
+    "arithmetic",
     "runtime",
     "artifacts",
     "pipeline",

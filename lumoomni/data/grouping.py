@@ -12,6 +12,9 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T", bound=Sized)
 
+GROUP = 8
+"""Batches of a group: of `nano`'s conversations an eighth is padding then, and with four a fifth."""
+
 
 class LengthGroups(Generic[T]):
     """`batch(i)` gives `batch_size` samples; samples come from `make(sample index)`.
@@ -30,7 +33,7 @@ class LengthGroups(Generic[T]):
         make: Callable[[int], T],
         *,
         batch_size: int,
-        group: int = 4,
+        group: int = GROUP,
         seed: int = 0,
         parts: int = 1,
         echo: int = 1,

@@ -224,15 +224,14 @@ class SelfAttention(nn.Module):
         batch, length, _ = x.shape
         heads, kv, width = self.config.heads, self.config.kv_heads, self.config.head_width
         qkv = self.qkv(x).view(batch, length, heads + 2 * kv, width)
+        if self._learned_exactly(x):
+            qkv = qkv.float()
+        if isinstance(mask, Segments):
+            read = self._apart(qkv, rope, mask)
+            return self._write(read.reshape(batch, length, heads * width), asked)
         qk, v = qkv.split([heads + kv, kv], dim=2)
         qk = head_norm_rope(qk, self.head_scale(), rope, self.config.norm_eps)
         q, k = qk.split([heads, kv], dim=2)
-        if isinstance(mask, Segments):
-            laid = [[x.transpose(1, 2) for x in gather(part, mask)] for part in (q, k, v)]
-            each = zip(laid[0], laid[1], laid[2], strict=True)
-            apart = [self._read(qs, ks, vs, None, True) for qs, ks, vs in each]
-            read = scatter_back([one.transpose(1, 2) for one in apart], mask)
-            return self._write(read.reshape(batch, length, heads * width), asked)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cached is not None:
             end = start + length
@@ -243,6 +242,41 @@ class SelfAttention(nn.Module):
         read = self._read(q, k, v, mask, start == 0)
         return self._write(read.transpose(1, 2).reshape(batch, length, heads * width), asked)
 
+    def _apart(self, qkv: Tensor, rope: tuple[Tensor, Tensor] | None, laid: Segments) -> Tensor:
+        """Each document of packed qkv [B, T, H + 2 Hkv, K] by itself: [B * T, H, K].
+
+        On a CPU heads are normed and rotated where they are laid, a document at a time: that is
+        little enough for a core's cache, and one table serves all. Elsewhere few launches count.
+        """
+        heads, kv, eps = self.config.heads, self.config.kv_heads, self.config.norm_eps
+        scale = self.head_scale()
+        if laid.cpu:
+            tables = [None] * len(laid.shapes) if rope is None else laid.tables(rope)
+            parts = [
+                (head_norm_rope(qk, scale, table, eps), v)
+                for (qk, v), table in zip(gather(qkv, laid, (heads + kv, kv)), tables, strict=True)
+            ]
+        else:
+            qk, v = qkv.split([heads + kv, kv], dim=2)
+            qk = head_norm_rope(qk, scale, rope, eps)
+            each = zip(gather(qk, laid, (heads + kv,)), gather(v, laid, (kv,)), strict=True)
+            parts = [(qk, v) for (qk,), (v,) in each]
+        reads: list[Tensor] = []
+        for qk, v in parts:
+            q, k = (x.transpose(1, 2) for x in qk.split([heads, kv], dim=2))
+            reads.append(self._read(q, k, v.transpose(1, 2), None, True).transpose(1, 2))
+        return scatter_back(reads, laid)
+
+    def _learned_exactly(self, x: Tensor) -> bool:
+        """Whether scores and weights are float32 where other products are bfloat16.
+
+        In bfloat16 the text stage ended at half as much loss again: what reads what stays blurred
+        (LOG.md). On a CPU these products are a tenth of a layer's. Weights that are bfloat16
+        themselves are not learned.
+        """
+        learning = torch.is_grad_enabled() and x.device.type == "cpu" and self.config.causal
+        return learning and next(self.parameters()).dtype == torch.float32
+
     def _write(self, read: Tensor, asked: Asked | None) -> Tensor:
         return self.out(read if asked is None else pick(read, asked))
 
@@ -252,7 +286,8 @@ class SelfAttention(nn.Module):
         causal = self.config.causal and mask is None and first and here > 1
         short = self.config.causal and first and 1 < here <= SHORT and q.device.type == "cpu"
         if short and torch.is_grad_enabled():
-            read = ShortAttentionFunction.apply(q.contiguous(), k, v, mask, SHORT_BLOCK)
+            with torch.autocast(q.device.type, enabled=False):
+                read = ShortAttentionFunction.apply(q.contiguous(), k, v, mask, SHORT_BLOCK)
             assert isinstance(read, Tensor)
             return read
         if mask is not None:

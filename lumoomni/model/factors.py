@@ -72,28 +72,32 @@ class Factors(nn.Module):
         levels = [means[0], *(one - rows.mean(0) for one in means[1:])]
         self.level_table = nn.Parameter(torch.cat(levels))
 
-    def added_to(self, table: Tensor) -> Tensor:
-        """table [K, D] with the codes' rows in their places."""
+    def others(self, table: Tensor) -> Tensor:
+        """Of table [K, D] the rows [K - n, D] that are no codes."""
         end = self.place + len(self.values)
-        return torch.cat([table[: self.place], self.rows(self.features), table[end:]])
+        return torch.cat([table[: self.place], table[end:]])
+
+    def added_to(self, others: Tensor) -> Tensor:
+        """Rows [K, D]: others [K - n, D] with the codes' in their places."""
+        before, after = others.tensor_split([self.place])
+        return torch.cat([before, self.rows(self.features), after])
 
     def rows(self, features: Tensor) -> Tensor:
         """features [..., P] -> [..., D]."""
         return F.embedding(features, self.level_table).sum(-2)
 
-    def embedded(self, index: Tensor, table: Tensor) -> Tensor:
+    def embedded(self, index: Tensor, others: Tensor) -> Tensor:
         """Rows [..., D] of new ids [...], counted from 0, without making those of all codes."""
+        count = len(self.values)
         codes = index - self.place
-        inside = (codes >= 0) & (codes < len(self.values))
-        others = F.embedding(index.masked_fill(inside, 0), table)
-        found = self.rows(self.features[codes.clamp(0, len(self.values) - 1)])
-        return torch.where(inside[..., None], found, others)
+        inside = (codes >= 0) & (codes < count)
+        plain = torch.where(codes < count, index, index - count).masked_fill(inside, 0)
+        found = self.rows(self.features[codes.clamp(0, count - 1)])
+        return torch.where(inside[..., None], found, F.embedding(plain, others))
 
-    def head(self, table: Tensor) -> FactoredRows:
-        """What scores new ids, of which `table` [K, D] holds those that are no codes."""
-        end = self.place + len(self.values)
-        plain = torch.cat([table[: self.place], table[end:]])
-        return FactoredRows(plain, self.level_table.split(self.sizes), self.place, self.values)
+    def head(self, others: Tensor) -> FactoredRows:
+        """What scores new ids, of which `others` [K - n, D] are no codes."""
+        return FactoredRows(others, self.level_table.split(self.sizes), self.place, self.values)
 
 
 def _means(rows: Tensor, value: Tensor, size: int) -> Tensor:

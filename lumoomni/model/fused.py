@@ -233,7 +233,8 @@ def whole_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None)
     short = max(q.shape[2], k.shape[2]) <= SHORT and q.device.type == "cpu"
     if not short or not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    out = WholeAttentionFunction.apply(q, k, v, mask)
+    with torch.autocast(q.device.type, enabled=False):  # as in `SelfAttention`, learned in float32
+        out = WholeAttentionFunction.apply(q.float(), k.float(), v.float(), mask)
     assert isinstance(out, Tensor)
     return out
 

@@ -84,6 +84,10 @@ class Rows(nn.Module):
         self.row_head = None if config.tied else nn.Parameter(torch.empty_like(self.row_table))
         self.shared: Shared | Factors | None = None
         self.shared_head: Shared | Factors | None = None
+        # Beside codes that are sums alone, the rows that are none learn by themselves, and the
+        # whole table rests: every update would clear and add up gradients of all its rows.
+        self.plain_table: nn.Parameter | None = None
+        self.plain_head: nn.Parameter | None = None
         nn.init.normal_(self.row_table, std=0.02)
         if self.row_head is not None:
             nn.init.normal_(self.row_head, std=0.02)
@@ -96,14 +100,30 @@ class Rows(nn.Module):
                 f"{len(parts)} codes from row {place} on do not fit into {self.config.count} rows"
             )
 
-        def shared(table: Tensor) -> Shared | Factors:
-            return (
-                Factors(parts, place, table) if alone else Shared(parts, place, self.config.width)
-            )
-
-        self.shared = shared(self.row_table)
+        self.shared, self.plain_table = self._sharing(self.row_table, place, parts, alone)
         if self.row_head is not None:
-            self.shared_head = shared(self.row_head)
+            self.shared_head, self.plain_head = self._sharing(self.row_head, place, parts, alone)
+        if alone:
+            self._rest(True)
+
+    def _rest(self, resting: bool) -> None:
+        """Whether the whole tables are tensors that nothing learns, or parameters."""
+        for name in ("row_table", "row_head"):
+            table = getattr(self, name)
+            if table is not None:
+                delattr(self, name)
+                if resting:
+                    self.register_buffer(name, table.detach(), persistent=False)
+                else:
+                    self.register_parameter(name, nn.Parameter(table))
+
+    def _sharing(
+        self, table: Tensor, place: int, parts: Tensor, alone: bool
+    ) -> tuple[Shared | Factors, nn.Parameter | None]:
+        if not alone:
+            return Shared(parts, place, self.config.width), None
+        factors = Factors(parts, place, table)
+        return factors, nn.Parameter(factors.others(table.detach()))
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -111,25 +131,37 @@ class Rows(nn.Module):
         self.row_table.copy_(self.embedding_rows())
         if self.row_head is not None:
             self.row_head.copy_(self.head_rows())
+        if self.plain_table is not None:
+            self._rest(False)
         self.shared = self.shared_head = None
+        self.plain_table = self.plain_head = None
 
     def embedding_rows(self) -> Tensor:
         """[K, D] that embed."""
-        return self.row_table if self.shared is None else self.shared.added_to(self.row_table)
+        return self.row_table if self.shared is None else self.shared.added_to(self._table)
 
     def head_rows(self) -> Tensor:
         """[K, D] that score: the tied table, or the head's own."""
         if self.row_head is None:
             return self.embedding_rows()
-        return (
-            self.row_head if self.shared_head is None else self.shared_head.added_to(self.row_head)
-        )
+        return self.row_head if self.shared_head is None else self.shared_head.added_to(self._head)
 
     def learned_head(self) -> Tensor | FactoredRows:
         """What a loss needs of `head_rows`: those of codes of parts alone are not made."""
-        table = self.row_table if self.row_head is None else self.row_head
+        table = self._table if self.row_head is None else self._head
         shared = self.shared if self.row_head is None else self.shared_head
         return shared.head(table) if isinstance(shared, Factors) else self.head_rows()
+
+    @property
+    def _table(self) -> Tensor:
+        """What learns beside what is shared: all rows, or those that are no sums."""
+        return self.row_table if self.plain_table is None else self.plain_table
+
+    @property
+    def _head(self) -> Tensor:
+        found = self.row_head if self.plain_head is None else self.plain_head
+        assert found is not None
+        return found
 
     def embed(self, ids: Tensor, table: Tensor) -> Tensor:
         """ids [...] over both blocks -> [..., D] in the base table's type.
@@ -152,7 +184,7 @@ class Rows(nn.Module):
     def _embedded(self, index: Tensor) -> Tensor:
         """Rows of new ids, counted from 0."""
         if isinstance(self.shared, Factors):
-            return self.shared.embedded(index, self.row_table)
+            return self.shared.embedded(index, self._table)
         return F.embedding(index, self.embedding_rows())
 
 

@@ -10,18 +10,25 @@ Everything else in a block treats positions alone and stays packed. Without a ma
 kernels serve, on every device.
 
 Gathering and scattering undo each other, so the gradient of one is a plain read by the other: what
-autograd would do instead, adding at repeated indices, costs several times more on a CPU.
+autograd would do instead, adding at repeated indices, costs several times more on a CPU. All reads
+are `index_select` of whole positions: plain indexing takes seven times as long there.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lumoomni.shapes import round_up
+
 LIKE = 0.75
 """Documents of a group are at least this share of its longest one."""
+ROOM = 16
+"""On a CPU a group's documents have room for a multiple of so many positions."""
+
+Table = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,8 @@ class Segments:
 
     place [B * T]: where each flat position stands in take; 0 for padding, which means nothing.
     missing: places in take that hold no position of their own; padding: flat positions that belong
-    to no document.
+    to no document. longest: positions of the longest document. cpu: whether groups have the shapes
+    that suit one.
     """
 
     take: Tensor
@@ -39,11 +47,36 @@ class Segments:
     place: Tensor
     missing: Tensor
     padding: Tensor
+    longest: int
+    cpu: bool
+    _kept: list[tuple[Table, list[Table]]] = field(default_factory=list, compare=False, repr=False)
 
-    @property
-    def longest(self) -> int:
-        """Positions of the longest document."""
-        return max(length for _, length in self.shapes)
+    def tables(self, rope: Table) -> list[Table]:
+        """Rotary tables (cos, sin) [B, T, K] as those of each group: [L, K] where its documents
+        share their positions, as they do when each counts from its start, else [S, L, K].
+
+        Made for the first of all layers, which rotate by the same ones.
+        """
+        if not self._kept or self._kept[0][0][0] is not rope[0]:
+            rows = len(self.place) // rope[0].shape[-2]
+            flat = (one.expand(rows, -1, -1).flatten(0, 1) for one in rope)
+            cos, sin = ([*self.parts(one.index_select(0, self.take))] for one in flat)
+            holes = torch.zeros(self.take.shape, dtype=torch.bool, device=self.take.device)
+            holes[self.missing] = True
+            found: list[Table] = []
+            for c, s, hole in zip(cos, sin, self.parts(holes), strict=True):
+                same = ((c == c[:1]) & (s == s[:1])).all(-1) | hole
+                # The first document of a group is its longest.
+                found.append((c[0], s[0]) if bool(same.all()) else (c, s))
+            self._kept[:] = [(rope, found)]
+        return self._kept[0][1]
+
+    def parts(self, laid: Tensor) -> Iterator[Tensor]:
+        """laid [P, ...] -> [S, L, ...] of each group."""
+        end = 0
+        for count, size in self.shapes:
+            start, end = end, end + count * size
+            yield laid[start:end].view(count, size, *laid.shape[1:])
 
 
 def segments_of(documents: Tensor, lengths: Tensor | None) -> Segments:
@@ -66,7 +99,9 @@ def segments_of(documents: Tensor, lengths: Tensor | None) -> Segments:
         kept = flat
     sizes = torch.bincount(number, minlength=len(starts))
     order = sizes.argsort(descending=True, stable=True)
-    shapes = _groups(sizes[order].tolist())
+    falling = sizes[order].tolist()
+    cpu = documents.device.type == "cpu"
+    shapes = _few(falling) if cpu else _groups(falling)
     begins = _begins(shapes, order)
     take = torch.cat([starts[part].repeat_interleave(size) for part, size in _parts(order, shapes)])
     place = torch.zeros_like(flat)
@@ -75,7 +110,8 @@ def segments_of(documents: Tensor, lengths: Tensor | None) -> Segments:
     there = torch.zeros(take.numel(), dtype=torch.bool, device=documents.device)
     there[place[kept]] = True
     outside = flat[:0] if real is None else (~real).nonzero()[:, 0]
-    return Segments(take, shapes, place, (~there).nonzero()[:, 0], outside)
+    missing = (~there).nonzero()[:, 0]
+    return Segments(take, shapes, place, missing, outside, falling[0], cpu)
 
 
 def _groups(sizes: list[int]) -> tuple[tuple[int, int], ...]:
@@ -86,6 +122,20 @@ def _groups(sizes: list[int]) -> tuple[tuple[int, int], ...]:
             shapes[-1] = (shapes[-1][0] + 1, shapes[-1][1])
         else:
             shapes.append((1, size))
+    return tuple(shapes)
+
+
+def _few(sizes: list[int]) -> tuple[tuple[int, int], ...]:
+    """The same where every shape that is new has its products compiled (lumoomni/shapes.py):
+    groups of 2^n documents, with room for a multiple of `ROOM` positions."""
+    shapes: list[tuple[int, int]] = []
+    end = 0
+    for count, _ in _groups([round_up(size, ROOM) for size in sizes]):
+        stop = end + count
+        while end < stop:
+            some = 1 << ((stop - end).bit_length() - 1)
+            shapes.append((some, round_up(sizes[end], ROOM)))
+            end += some
     return tuple(shapes)
 
 
@@ -103,41 +153,56 @@ def _begins(shapes: tuple[tuple[int, int], ...], order: Tensor) -> Tensor:
     return begins
 
 
-def gather(x: Tensor, segments: Segments) -> list[Tensor]:
-    """[B, T, H, K] -> [S, L, H, K] of each group.
+def gather(x: Tensor, segments: Segments, heads: Sequence[int]) -> list[tuple[Tensor, ...]]:
+    """[B, T, H, K] -> [S, L, h, K] of each group, for each h of `heads`, which add up to H.
 
     What stands at missing places must not be read by any other: gradients there are left out.
     """
-    laid = _read(x, segments.take, segments.place.view(x.shape[:2]), segments.padding)
-    parts = laid.split([count * size for count, size in segments.shapes])
-    shapes = segments.shapes
-    return [p.view(*shape, *x.shape[2:]) for p, shape in zip(parts, shapes, strict=True)]
+    found = _Gather.apply(x, segments, tuple(heads))
+    assert isinstance(found, tuple)
+    each = len(heads)
+    return [found[i : i + each] for i in range(0, len(found), each)]
 
 
-def scatter_back(parts: list[Tensor], segments: Segments) -> Tensor:
+def scatter_back(parts: Sequence[Tensor], segments: Segments) -> Tensor:
     """[S, L, H, K] of each group -> [B * T, H, K]. Gradients of padding are left out."""
-    laid = torch.cat([part.flatten(0, 1) for part in parts])
-    return _read(laid[None], segments.place, segments.take[None], segments.missing)
-
-
-def _read(x: Tensor, there: Tensor, back: Tensor, empty: Tensor) -> Tensor:
-    out = _Moved.apply(x, there, back, empty)
+    out = _Scatter.apply(segments, *parts)
     assert isinstance(out, Tensor)
     return out
 
 
-class _Moved(torch.autograd.Function):
-    """x [A, B, H, K] at the flat places `there`; the gradient is read back at `back` [A, B], and is
-    zero at the flat places `empty`."""
-
+class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor, empty: Tensor) -> Tensor:
-        ctx.save_for_backward(back, empty)
-        return x.flatten(0, 1)[there]
+    def forward(
+        ctx: Any, x: Tensor, segments: Segments, heads: tuple[int, ...]
+    ) -> tuple[Tensor, ...]:
+        ctx.shape, ctx.segments, ctx.heads = x.shape, segments, heads
+        laid = x.flatten(0, 1).index_select(0, segments.take)
+        return tuple(one for part in segments.parts(laid) for one in part.split(heads, 2))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        back, empty = ctx.saved_tensors
-        slope = grads[0].reshape(-1, *grads[0].shape[-2:])[back.flatten()]
-        slope.index_fill_(0, empty, 0.0)
-        return slope.view(*back.shape, *slope.shape[1:]), None, None, None
+        segments, shape = ctx.segments, ctx.shape
+        laid = grads[0].new_empty(segments.take.numel(), *shape[2:])
+        slopes = iter(grads)
+        for part in segments.parts(laid):
+            for one in part.split(ctx.heads, 2):
+                one.copy_(next(slopes))
+        slope = laid.index_select(0, segments.place).index_fill_(0, segments.padding, 0.0)
+        return slope.view(shape), None, None
+
+
+class _Scatter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, segments: Segments, *parts: Tensor) -> Tensor:
+        ctx.segments = segments
+        laid = parts[0].new_empty(segments.take.numel(), *parts[0].shape[2:])
+        for part, given in zip(segments.parts(laid), parts, strict=True):
+            part.copy_(given)
+        return laid.index_select(0, segments.place)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        segments = ctx.segments
+        laid = grads[0].index_select(0, segments.take).index_fill_(0, segments.missing, 0.0)
+        return None, *segments.parts(laid)

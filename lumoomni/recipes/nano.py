@@ -107,7 +107,7 @@ def _pretrain_text() -> PretrainTextConfig:
         heard=0.15,
         sensed_from=0.3,
         shown_positions=LATENTS,
-        loop=LoopConfig(steps=2200, batch_size=16, accumulate=2, bf16=False),
+        loop=LoopConfig(steps=2000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=30, decay_from=0.6),
     )
 
@@ -122,7 +122,7 @@ def _train_audio_encoder() -> TrainAudioEncoderConfig:
             encoder=EncoderConfig(width=144, layers=4, heads=3, ffn_width=432),
         ),
         frame_weight=0.8,
-        loop=LoopConfig(steps=2600, batch_size=8, accumulate=2),
+        loop=LoopConfig(steps=2400, batch_size=8, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.015, warmup=40),
     )
 
@@ -188,7 +188,7 @@ def _train_talker() -> TrainTalkerConfig:
             head_width=32,
             ffn_width=448,
         ),
-        loop=LoopConfig(steps=2000, batch_size=8, accumulate=2),
+        loop=LoopConfig(steps=1700, batch_size=8, accumulate=2),
         optim=OptimConfig(lr=2e-3, matrix_lr=0.01, warmup=30),
     )
 
@@ -242,7 +242,7 @@ def _pretrain_tokens() -> PretrainTokensConfig:
         share_digits=True,
         text_weight=8.0,
         rows_rate=0.5,
-        loop=LoopConfig(steps=6000, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=5000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
         making=MakingConfig(draw=replace(PICTURE, watch=True), sound=replace(SOUND, watch=True)),
     )
@@ -280,7 +280,7 @@ def _instruct() -> InstructConfig:
             compare=0.12,
             place=0.65,
         ),
-        loop=LoopConfig(steps=1100, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=950, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=1.5e-3, matrix_lr=0.01, warmup=40),
         perceiver_rate=0.0,
     )

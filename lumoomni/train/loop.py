@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lumoomni.arithmetic import quick_float32
 from lumoomni.config import WITHOUT_EFFECT
 from lumoomni.errors import InputError, RunFailure
 from lumoomni.pipeline import StageContext
@@ -178,7 +179,7 @@ def _fit(
         size = 1
     began = time.monotonic()
     shared = optimizers.shareable()
-    with flushing(), crew(size, optimizers.parameters, shared) as member:
+    with flushing(), quick_float32(), crew(size, optimizers.parameters, shared) as member:
         optimizers.join(member)
         run = _Run(task, loop, optimizers, site if member.rank == 0 else _quiet(site), member)
         run.go(start, path)

@@ -3,12 +3,11 @@
 Knows: kinds of processors. Does not know: models, or what is cast. Costs: one file read, once.
 """
 
-import platform
-import re
 from functools import cache
-from pathlib import Path
 
 import torch
+
+from lumoomni.arithmetic import maker
 
 
 def bf16_supported(device: torch.device) -> bool:
@@ -27,14 +26,4 @@ def bf16_supported(device: torch.device) -> bool:
 def _bf16_pays() -> bool:
     if torch.cpu._is_amx_tile_supported():
         return True
-    return torch.cpu._is_avx512_bf16_supported() and "AMD" in _maker()
-
-
-def _maker() -> str:
-    """Who made this processor, in its own words: GenuineIntel, AuthenticAMD."""
-    try:
-        known = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        return platform.processor()
-    found = re.search(r"^vendor_id\s*:\s*(\S+)", known, re.MULTILINE)
-    return found[1] if found else platform.processor()
+    return torch.cpu._is_avx512_bf16_supported() and "AMD" in maker()

@@ -165,3 +165,39 @@ def test_impossible_shapes_are_refused() -> None:
     attention = AttentionConfig(width=8, heads=2, kv_heads=2, head_width=4)
     with pytest.raises(ValueError, match="dropout"):
         BlockConfig(attention=attention, ffn_width=4, dropout=1.0)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_what_reads_what_is_learned_in_float32(
+    monkeypatch: pytest.MonkeyPatch, kind: torch.dtype
+) -> None:
+    """Under autocast, too; weights that are bfloat16 themselves, and are not learned, stay so."""
+    seen: list[torch.dtype] = []
+    forward = ShortAttentionFunction.forward
+
+    def watched(ctx: object, q: Tensor, k: Tensor, v: Tensor, *rest: object) -> Tensor:
+        out = forward(ctx, q, k, v, *rest)  # type: ignore[arg-type]
+        seen.extend(x.dtype for x in (q, k, v, out))
+        return out
+
+    monkeypatch.setattr(ShortAttentionFunction, "forward", watched)
+    config = AttentionConfig(width=16, heads=4, kv_heads=2, head_width=8)
+    attention = SelfAttention(config).to(kind)
+    x = torch.randn(2, 5, 16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = attention(x.to(torch.bfloat16), Rope(8, 100.0, 16)(None, 0, 5))
+    assert seen == 4 * [kind] and out.dtype == torch.bfloat16
+    out.sum().backward()
+    assert x.grad is not None and bool(x.grad.isfinite().all())
+
+
+def test_towers_read_in_float32_too() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 6, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        read = whole_attention(q, k, v)
+    want = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    assert read.dtype == torch.float32
+    torch.testing.assert_close(read, want, atol=TOLERANCE, rtol=0)
+    read.sum().backward()
+    assert q.grad is not None and q.grad.dtype == torch.bfloat16

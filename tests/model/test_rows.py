@@ -133,7 +133,7 @@ def test_codes_of_parts_alone_are_as_likely_as_their_parts(tied: bool) -> None:
             assert end is not None
             end[3:11] = torch.randn(2, 1, end.shape[1]).expand(2, 4, -1).reshape(8, -1)
     rows.share(3, parts, alone=True)
-    before = rows.row_table.detach().clone()
+    before, plain = rows.row_table.detach().clone(), rows.embedding_rows()[:3].detach()
     optimiser = torch.optim.SGD(rows.parameters(), lr=0.5)
     hidden = torch.randn(5, rows.config.width)
     for _ in range(20):
@@ -143,9 +143,11 @@ def test_codes_of_parts_alone_are_as_likely_as_their_parts(tied: bool) -> None:
         wanted = torch.tensor([3 + 4, 3 + 1, 3 + 6, 0, 2])
         (torch.nn.functional.cross_entropy(logits, wanted)).backward()
         optimiser.step()
-    assert torch.equal(rows.row_table[3:11], before[3:11])
+    # The whole table is no parameter meanwhile: its gradient would be as large as itself.
+    assert torch.equal(rows.row_table, before)
+    assert not {"row_table", "row_head"} & {name for name, _ in rows.named_parameters()}
     if tied:
-        assert not torch.equal(rows.row_table[:3], before[:3])
+        assert not torch.equal(rows.embedding_rows()[:3], plain)
     found = (hidden @ rows.head_rows()[3:11].t()).log_softmax(-1).view(-1, 2, 4)
     apart = found.logsumexp(2)[:, :, None] + found.logsumexp(1)[:, None]
     assert torch.allclose(found, apart, atol=1e-4)
@@ -173,6 +175,9 @@ def test_codes_of_parts_alone_are_embedded_and_scored_without_being_made(tied: b
     torch.testing.assert_close(short.total, row_loss(hidden, ids, base, rows.head_rows()).total)
     rows.settle()
     torch.testing.assert_close(rows.head_rows(), whole[1])
+    found = {name for name, _ in rows.named_parameters()}
+    assert found == ({"row_table"} if tied else {"row_table", "row_head"})
+    assert set(rows.state_dict()) == found
 
 
 def test_parts_that_are_not_every_combination_once_are_refused() -> None:

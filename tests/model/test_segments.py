@@ -1,5 +1,7 @@
 """Packed rows as segments: the same reads as under a mask, with and without padding and windows."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,23 +10,63 @@ from lumoomni.model.attention import (
     AttentionSpec,
     SelfAttention,
     build_mask,
+    default_positions,
 )
-from lumoomni.model.segments import gather, scatter_back, segments_of
+from lumoomni.model.norm import Rope
+from lumoomni.model.segments import (
+    LIKE,
+    Segments,
+    _few,
+    _groups,
+    gather,
+    scatter_back,
+    segments_of,
+)
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 
 DOCUMENTS = torch.tensor([[0] * 5 + [1] * 4 + [2] * 3, [0] * 2 + [1] * 7 + [2] * 3])
 LENGTHS = torch.tensor([12, 9])
 
 
+def elsewhere(lengths: torch.Tensor | None) -> Segments:
+    """As they would be made on another device than a CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lumoomni.model.segments._few", _groups)
+        return replace(segments_of(DOCUMENTS, lengths), cpu=False)
+
+
+def alone(x: torch.Tensor, segments: Segments) -> list[torch.Tensor]:
+    return [part for (part,) in gather(x, segments, (x.shape[2],))]
+
+
 def test_every_real_position_has_one_place_and_comes_back() -> None:
-    found = segments_of(DOCUMENTS, LENGTHS)
-    assert found.shapes == ((1, 7), (2, 5), (1, 3), (1, 2))
     x = torch.randn(2, 12, 3, 4)
-    back = scatter_back(gather(x, found), found).view_as(x)
-    assert torch.equal(back[0], x[0]) and torch.equal(back[1, :9], x[1, :9])
+    for found in (elsewhere(LENGTHS), segments_of(DOCUMENTS, LENGTHS)):
+        shapes = ((4, 16), (1, 16)) if found.cpu else ((1, 7), (2, 5), (1, 3), (1, 2))
+        assert found.shapes == shapes and found.longest == 7
+        laid = alone(x, found)
+        assert [one.shape[:2] for one in laid] == list(shapes)
+        assert torch.equal(laid[0][0, :7], x[1, 2:9])
+        back = scatter_back(laid, found).view_as(x)
+        assert torch.equal(back[0], x[0]) and torch.equal(back[1, :9], x[1, :9])
     whole = segments_of(DOCUMENTS, None)
-    assert torch.equal(scatter_back(gather(x, whole), whole).view_as(x), x)
-    assert sum(count for count, _ in whole.shapes) == 6 and whole.longest == 7
+    assert torch.equal(scatter_back(alone(x, whole), whole).view_as(x), x)
+    assert sum(count for count, _ in whole.shapes) == 6
+
+
+def test_shapes_are_few_and_nothing_is_lost() -> None:
+    """Over many packed batches: powers of two by multiples of 16, never crossing what is short."""
+    stream = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        many = int(torch.randint(1, 40, (), generator=stream))
+        sizes = torch.randint(1, 600, (many,), generator=stream)
+        falling = sorted(sizes.tolist(), reverse=True)
+        shapes, end = _few(falling), 0
+        for count, room in shapes:
+            part, end = falling[end : end + count], end + count
+            assert count & (count - 1) == 0 and room % 16 == 0
+            assert part[0] <= room < part[0] + 16 and part[-1] > LIKE * room - 16
+        assert end == len(falling)
 
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
@@ -43,11 +85,44 @@ def test_gradients_come_back_to_their_own_positions(lengths: torch.Tensor | None
             rows = leaf.flatten(0, 1)[segments.take].sin()
             back = rows[segments.place]
         else:
-            back = scatter_back([one.sin() for one in gather(leaf, segments)], segments)
+            parts = [torch.cat((a.sin(), b.sin()), 2) for a, b in gather(leaf, segments, (2, 1))]
+            back = scatter_back(parts, segments)
         (back.cos() * weights).sum().backward()
         found.append(leaf.grad)
     assert found[0] is not None and found[1] is not None
     assert torch.equal(found[0], found[1]) and bool((found[1].flatten(0, 1)[real] != 0).all())
+
+
+@pytest.mark.parametrize("restart", [True, False])
+@pytest.mark.parametrize("cpu", [True, False])
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+def test_rotations_are_those_of_the_given_positions(
+    lengths: torch.Tensor | None, cpu: bool, restart: bool
+) -> None:
+    """Whether each document counts from its start, when tables are shared, or goes on counting."""
+    torch.manual_seed(0)
+    layer = SelfAttention(AttentionConfig(width=16, heads=4, kv_heads=2, head_width=8))
+    x = torch.randn(2, 12, 16, requires_grad=True)
+    spec = AttentionSpec(documents=DOCUMENTS)
+    mask = build_mask(spec, queries=12, start=0, causal=True, window=None, valid=None, like=x)
+    positions = default_positions(spec, 2, 12)
+    assert positions is not None
+    # Uneven steps: a turn that is the same for a whole document changes nothing that is read.
+    positions = positions if restart else torch.randint(0, 40, (2, 12)).cumsum(1)
+    rope = Rope(8, 100.0, 600)(positions, 0, 12)
+    segments = segments_of(DOCUMENTS, lengths)
+    segments = segments if cpu else elsewhere(lengths)
+    real = torch.arange(12) < (torch.tensor([12, 12]) if lengths is None else lengths)[:, None]
+    wanted, found = layer(x, rope, mask)[real], layer(x, rope, segments)[real]
+    torch.testing.assert_close(found, wanted)
+    grads = [torch.autograd.grad(y.square().sum(), x)[0] for y in (wanted, found)]
+    torch.testing.assert_close(grads[1][real], grads[0][real])
+    if cpu:
+        shared = [2 if restart or count == 1 else 3 for count, _ in segments.shapes]
+        assert [cos.dim() for cos, _ in segments.tables(rope)] == shared
+        other = Rope(8, 100.0, 600)(positions + torch.arange(12), 0, 12)
+        moved = layer(x, other, mask)[real]
+        torch.testing.assert_close(layer(x, other, segments)[real], moved)
 
 
 @pytest.mark.parametrize("grad", [True, False])

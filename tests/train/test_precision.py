@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from lumoomni import arithmetic
 from lumoomni.train import precision
 from lumoomni.train.precision import bf16_supported
 
@@ -29,7 +30,7 @@ def test_a_processor_says_what_it_is(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
     text = f"processor\t: 0\nvendor_id\t: {maker}\nflags\t\t: avx512_bf16\n"
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
-    monkeypatch.setattr(precision.platform, "processor", lambda: "")
+    monkeypatch.setattr(arithmetic.platform, "processor", lambda: "")
     precision._bf16_pays.cache_clear()
     try:
         assert bf16_supported(CPU) is pays
@@ -42,5 +43,5 @@ def test_without_proc_the_system_is_asked(monkeypatch: pytest.MonkeyPatch) -> No
         raise FileNotFoundError
 
     monkeypatch.setattr(Path, "read_text", absent)
-    monkeypatch.setattr(precision.platform, "processor", lambda: "AMD64 AuthenticAMD")
-    assert "AMD" in precision._maker()
+    monkeypatch.setattr(arithmetic.platform, "processor", lambda: "AMD64 AuthenticAMD")
+    assert "AMD" in arithmetic.maker()
