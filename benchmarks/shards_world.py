@@ -129,8 +129,11 @@ def _spread(speech: SpeechCodec, picture: ImageCodec) -> None:
     _centre(speech.encode_out, torch.cat([speech._latents(*one)[0] for one in folded]))
     left = torch.cat([speech._latents(*one)[0] for one in folded])
     for book in speech.quantiser.codebooks:
-        apart = left.unique(dim=0)  # silence is in all of them
-        book.copy_(apart[torch.randperm(len(apart))[: len(book)]])
+        mixed = left[torch.randperm(len(left))]
+        # Silence is in all of them, and a book that learns has one code for it.
+        apart = torch.cdist(mixed, mixed) > 1e-3 * left.norm(dim=1).max()
+        first = (apart | torch.ones_like(apart).triu()).all(1)
+        book.copy_(mixed[first][: len(book)])
         left = left - book[nearest(left, book)]
     seen = picture._encoded(normalise([_scene(i) for i in range(64)])).flatten(0, 1)
     assert isinstance(picture.encoder, InkAndForm)

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from lumoomni.codecs.company import NEAR, ROOM, in_company
+from lumoomni.codecs.company import NEAR, Steps, in_company
 from lumoomni.codecs.exact import exactly
 from lumoomni.codecs.facts import CodecFacts, Coded
 from lumoomni.codecs.image_vq import ImageCodec
 from lumoomni.errors import InputError
 from lumoomni.media.image import normalise, resize
+
+ROOM = 8
+"""Pictures of a batch: more gain nothing on a CPU, where what is computed leaves the cache."""
 
 
 class ImageTokens:
@@ -46,28 +49,33 @@ class ImageTokens:
         """Raises InputError for what is no picture, ValueError in training mode."""
         _refuse_no_picture(media)
         with exactly(self._codec, self.facts.name):
-            pixels = normalise([resize(media, self.facts.image_size)])
-            codes = self._codec.encode(pixels.to(self._device()))[0]
-        return Coded(codes.cpu().numpy()[:, None])
+            return self._alone(self._sized(media))
 
     def margins(self, media: np.ndarray) -> np.ndarray:
         """float64 [N, 1]: how far the next code was behind the chosen one."""
         with exactly(self._codec, self.facts.name):
-            pixels = normalise([resize(media, self.facts.image_size)])
-            return self._codec.margins(pixels.to(self._device()))[0].cpu().numpy()
+            return self._codec.margins(self._pixels([self._sized(media)]))[0].cpu().numpy()
 
     def encode_batch(self, media: Sequence[np.ndarray]) -> list[Coded]:
         """`encode` of each, bit for bit; several at a time where torch has several threads."""
         for picture in media:
             _refuse_no_picture(picture)
         groups = [media[i : i + ROOM] for i in range(0, len(media), ROOM)]
-        return in_company(groups, self._together, self.encode, self._codec)
+        steps = Steps(self._sized, self._alone, self._together)
+        return in_company(groups, steps, self._codec, self.facts.name)
 
-    def _together(self, media: Sequence[np.ndarray]) -> list[Coded | None]:
-        size = self.facts.image_size
-        with exactly(self._codec, self.facts.name):
-            pixels = normalise([resize(picture, size) for picture in media])
-            codes, clear = self._codec.encode_clear(pixels.to(self._device()), NEAR)
+    def _sized(self, picture: np.ndarray) -> np.ndarray:
+        return resize(picture, self.facts.image_size)
+
+    def _pixels(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
+        """[B, 3, S, S] where the codec is."""
+        return normalise(pictures).to(self._device())
+
+    def _alone(self, picture: np.ndarray) -> Coded:
+        return Coded(self._codec.encode(self._pixels([picture]))[0].cpu().numpy()[:, None])
+
+    def _together(self, pictures: Sequence[np.ndarray]) -> list[Coded | None]:
+        codes, clear = self._codec.encode_clear(self._pixels(pictures).contiguous(), NEAR)
         found = zip(codes.cpu().numpy(), clear.tolist(), strict=True)
         return [Coded(one[:, None]) if sure else None for one, sure in found]
 

@@ -161,7 +161,7 @@ class ImageCodec(nn.Module):
         """pixels [B, 3, S, S] -> codes [B, N], and of each picture bool [B] whether they would be
         the same if each vector were moved by `near` of the longest one."""
         with torch.autocast(pixels.device.type, enabled=False):
-            raw = self._encoded(pixels.float())
+            raw = self._among(pixels.float())
             length = raw.norm(dim=-1)
             reach = near * length.amax(1, keepdim=True)
             vectors = self._comparable(raw)
@@ -193,6 +193,12 @@ class ImageCodec(nn.Module):
     def _encoded(self, pixels: Tensor) -> Tensor:
         """[B, 3, S, S] -> [B, N, C] float32, of any length."""
         return self.encoder(pixels).flatten(2).transpose(1, 2).float()
+
+    def _among(self, pixels: Tensor) -> Tensor:
+        """`_encoded` of several, but for its rounding."""
+        if isinstance(self.encoder, InkAndForm):
+            return self.encoder.together(pixels)
+        return self._encoded(pixels)
 
     def _comparable(self, x: Tensor) -> Tensor:
         if isinstance(self.quantiser, ScalarQuantiser):

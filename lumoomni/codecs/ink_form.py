@@ -10,10 +10,14 @@ is. So all red things share their digits of colour, and all stars those of form,
 nobody has seen is coded as well as any (LOG.md). Pictures without a ground are not what it is for.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lumoomni.codecs.company import product
 
 CELL, AROUND = 8, 4
 WINDOW = CELL + 2 * AROUND
@@ -53,21 +57,41 @@ class InkAndForm(nn.Module):
         grid = [side // CELL for side in pixels.shape[-2:]]
         return torch.cat([self.ink(ink), self.form(x)], -1).transpose(1, 2).unflatten(2, grid)
 
+    def together(self, pixels: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, N, ink + form], cells row by row: `forward` but for its rounding."""
+        ink, cover = stands_out(pixels)
+        x = product(cover, self.look.weight, self.look.bias)
+        for block in self.think:
+            assert isinstance(block, nn.Sequential)
+            x = x + _through(block, x)
+        return torch.cat([_through(self.ink, ink), _through(self.form, x)], -1)
+
+
+def _through(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = product(x, layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer(x)
+    return x
+
 
 def stands_out(pixels: Tensor) -> tuple[Tensor, Tensor]:
     """(colour [B, N, 3], the share of it [B, N, 256] that each pixel around a cell has), cells row
     by row. Where nothing stands out the colour is the ground's, and the share 0."""
     ground = _median(pixels.flatten(2))
-    wide = F.pad(pixels, (AROUND,) * 4, mode="replicate")
-    windows = F.unfold(wide, WINDOW, stride=CELL).unflatten(1, (3, WINDOW**2))
-    off = windows - ground[:, :, None, None]
-    far = off.square().sum(1)  # [B, 256, N]
+    off = F.pad(pixels - ground[:, :, None, None], (AROUND,) * 4, mode="replicate")
+    far = _windows(off.square().sum(1, keepdim=True)).squeeze(1)  # [B, 256, N]
+    off = _windows(off)
     keen = (KEEN * far / (far.amax(1, keepdim=True) + DULL)).softmax(1)
     change = (off * keen[:, None]).sum(2)  # [B, 3, N]
     size = change.square().sum(1, keepdim=True)  # [B, 1, N]
     cover = (off * change[:, :, None]).sum(1) / (size + SOFT)
     cover = cover * torch.sigmoid(SURE * (size - FAINT))
     return (change + ground[:, :, None]).transpose(1, 2), cover.transpose(1, 2)
+
+
+def _windows(x: Tensor) -> Tensor:
+    """[B, C, S + 2 AROUND, S + 2 AROUND] -> [B, C, 256, N]: what is around each cell."""
+    cut = x.unfold(2, WINDOW, CELL).unfold(3, WINDOW, CELL)
+    return cut.permute(0, 1, 4, 5, 2, 3).flatten(4).flatten(2, 3)
 
 
 def _median(x: Tensor) -> Tensor:

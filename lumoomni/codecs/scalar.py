@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from lumoomni.codecs.quantiser import Quantised
 
+ROUNDING = 8 * torch.finfo(torch.float32).eps
+"""Of what is bounded, in all the steps to its level, twice."""
+
 
 class ScalarQuantiser(nn.Module):
     """vectors [B, N, C] <-> codes [B, N, 1] with C digits, the last one counting fastest.
@@ -52,9 +55,10 @@ class ScalarQuantiser(nn.Module):
 
     def room(self, bounded: Tensor) -> Tensor:
         """[..., C] in [-1, 1] -> [...]: how far that component which is nearest to a border between
-        two levels was from it before `bound`, to first order."""
+        two levels was from it before `bound`, to first order, less what `bound` and `codes` may
+        round otherwise another time."""
         level = (bounded + 1) * self.reach
-        apart = (0.5 - (level - level.round()).abs()) / self.reach
+        apart = (0.5 - (level - level.round()).abs()) / self.reach - ROUNDING
         return (apart / (1 - bounded.square()).clamp(min=1e-6)).amin(-1)
 
     def lookup(self, codes: Tensor) -> Tensor:

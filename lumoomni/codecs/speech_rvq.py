@@ -10,13 +10,16 @@ the encoder near its codes. Decoding sees a fixed window around each chunk of fr
 the start of the utterance, so a stream and a whole file give the same bits.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lumoomni.codecs.company import product
 from lumoomni.codecs.quantiser import Quantised, ResidualQuantiser, clear_nearest, margins, nearest
+from lumoomni.shapes import ROWS, round_up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,20 +109,23 @@ class SpeechCodec(nn.Module):
         return torch.stack(codes, -1)
 
     @torch.no_grad()
-    def encode_clear(self, mel: Tensor, lengths: Tensor, near: float) -> tuple[Tensor, Tensor]:
-        """`encode`, and of each clip bool [B] whether its codes would be the same if each vector
-        were moved by `near` of the longest one."""
-        with torch.autocast(mel.device.type, enabled=False):
-            folded, mask = self._fold(mel.float(), lengths)
-            left = self._latents(folded, mask)
-            longest = (left.norm(dim=-1) * mask).amax(1, keepdim=True)
-            reach = (near * longest).expand(mask.shape)
+    def encode_clear(self, mels: Sequence[Tensor], near: float) -> list[tuple[Tensor, bool]]:
+        """`encode` of each mel [M, n_mels], all in one row, and whether its codes [F, Q] would be
+        the same if each of its vectors were moved by `near` of its longest one."""
+        with torch.autocast(mels[0].device.type, enabled=False):
+            row, mask, places = self._packed(mels)
+            left = self._among(row, mask)
+            length = left.norm(dim=-1)
+            reach = torch.zeros_like(length)
+            for place in places:
+                reach[place] = near * length[place].amax()
             codes, sure = [], torch.ones_like(mask)
             for book in self.quantiser.codebooks:
                 index, clear = clear_nearest(left, book, reach)
                 left, sure = left - book[index], sure & clear
                 codes.append(index)
-        return torch.stack(codes, -1), (sure | ~mask).all(1)
+        all_codes = torch.stack(codes, -1)
+        return [(all_codes[i], bool(sure[i].all())) for i in places]
 
     @torch.no_grad()
     def margins(self, mel: Tensor) -> Tensor:
@@ -146,6 +152,32 @@ class SpeechCodec(nn.Module):
         mask = torch.arange(frames, device=mel.device)[None] < counts[:, None]
         return x.reshape(len(x), frames, -1), mask
 
+    def _packed(self, mels: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[slice]]:
+        """`_fold` of clips in one row [F, stride * n_mels] with a frame of nothing between them,
+        which is what a convolution finds at the ends of a lone one; mask [F], and where each clip
+        is. Rows have few lengths (shapes.py)."""
+        stride, places, start = self.config.stride, [], 0
+        for mel in mels:
+            places.append(slice(start, start - (-len(mel) // stride)))
+            start = places[-1].stop + 1
+        frames = round_up(start - 1, ROWS)
+        row = mels[0].new_zeros(frames, stride * self.config.n_mels, dtype=torch.float32)
+        mask = torch.zeros(frames, dtype=torch.bool, device=row.device)
+        for mel, place in zip(mels, places, strict=True):
+            scaled = (mel.float() - self.config.mel_mean) / self.config.mel_std
+            row[place].view(-1, self.config.n_mels)[: len(mel)] = scaled
+            mask[place] = True
+        return row, mask, places
+
+    def _among(self, row: Tensor, mask: Tensor) -> Tensor:
+        """`_latents` of a row [F, stride * n_mels] -> [F, code_width], but for rounding."""
+        keep = mask[:, None]
+        x = _slide(row, self.encode_in) * keep
+        for block in self.encode_mid:
+            assert isinstance(block, Residual)
+            x = (x + _slide(F.gelu(_slide(F.gelu(x), block.mix)), block.out)) * keep
+        return _slide(x, self.encode_out)
+
     def _latents(self, folded: Tensor, mask: Tensor) -> Tensor:
         keep = mask[:, None, :]
         x = self.encode_in(folded.transpose(1, 2)) * keep
@@ -161,6 +193,15 @@ class SpeechCodec(nn.Module):
         x = self.decode_out(x).transpose(1, 2)
         x = x.reshape(len(x), -1, self.config.n_mels)
         return x * self.config.mel_std + self.config.mel_mean
+
+
+def _slide(x: Tensor, conv: nn.Conv1d) -> Tensor:
+    """A convolution of one frame or three over x [F, D] -> [F, C], as one product."""
+    reach = conv.padding[0]
+    assert isinstance(reach, int)
+    frames, width = x.shape
+    seen = F.pad(x, (0, 0, reach, reach)).as_strided((frames, (2 * reach + 1) * width), (width, 1))
+    return product(seen, conv.weight.transpose(1, 2).flatten(1), conv.bias)
 
 
 class CodecStream:

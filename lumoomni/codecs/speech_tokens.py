@@ -3,17 +3,16 @@
 Knows: the one mel definition, resampling, Griffin-Lim. Does not know: ids or sequences.
 Costs: encoding a hundredth of real time, decoding about a twentieth (the vocoder).
 
-In fp32 and evaluation mode. A clip's codes never depend on its company: clips of like lengths are
-encoded together, and alone where rounding could tell (codecs/company.py).
+In fp32 and evaluation mode. A clip's codes never depend on its company: clips are encoded one after
+the other in one row, and alone where rounding could tell (codecs/company.py).
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
-from lumoomni.codecs.company import NEAR, ROOM, in_company
+from lumoomni.codecs.company import NEAR, Steps, in_company, product
 from lumoomni.codecs.exact import exactly
 from lumoomni.codecs.facts import CodecFacts, Coded
 from lumoomni.codecs.speech_rvq import SpeechCodec
@@ -21,10 +20,12 @@ from lumoomni.codecs.vocoder import vocode
 from lumoomni.config import config_hash
 from lumoomni.errors import InputError
 from lumoomni.media.audio import Audio
-from lumoomni.media.mel import MelConfig, log_mel
+from lumoomni.media.mel import MelConfig, magnitude, mel_filterbank, mel_of
 
+ROOM = 16
+"""Clips that are encoded together, and..."""
 MOST = 30
-"""Seconds of a batch, filled up: of long clips there is nothing to gain."""
+"""... how many seconds they may have in all: of long ones there is nothing to gain."""
 
 
 class SpeechTokens:
@@ -55,33 +56,32 @@ class SpeechTokens:
         """Raises InputError for sound shorter than one frame, ValueError in training mode."""
         self._refuse_no_sound(samples)
         with exactly(self._codec, self.facts.name):
-            return Coded(self._codec.encode(self._heard(samples))[0].cpu().numpy())
+            return self._alone(self._heard(samples))
 
     def margins(self, samples: np.ndarray) -> np.ndarray:
         """float64 [F, Q]: how far the next code was behind the chosen one."""
         with exactly(self._codec, self.facts.name):
-            return self._codec.margins(self._heard(samples))[0].cpu().numpy()
+            return self._codec.margins(self._mels(self._heard(samples)))[0].cpu().numpy()
 
     def encode_batch(self, media: Sequence[np.ndarray]) -> list[Coded]:
         """`encode` of each, bit for bit; several at a time where torch has several threads."""
         for samples in media:
             self._refuse_no_sound(samples)
-        order = sorted(range(len(media)), key=lambda i: len(media[i]))
-        groups = alike([len(media[i]) for i in order], MOST * self.rate)
-        sounds = [[media[order[i]] for i in group] for group in groups]
-        made = in_company(sounds, self._together, self.encode, self._codec)
-        found = dict(zip(order, made, strict=True))
-        return [found[i] for i in range(len(media))]
+        groups = [[media[i] for i in group] for group in packs([*map(len, media)], self._most())]
+        steps = Steps(self._heard, self._alone, self._together)
+        return in_company(groups, steps, self._codec, self.facts.name)
 
-    def _together(self, media: Sequence[np.ndarray]) -> list[Coded | None]:
-        with exactly(self._codec, self.facts.name):
-            heard = [self._heard(samples)[0] for samples in media]
-            lengths = torch.tensor([len(one) for one in heard], device=heard[0].device)
-            mel = pad_sequence(heard, batch_first=True)
-            codes, clear = self._codec.encode_clear(mel, lengths, NEAR)
-        frames = [-(-len(one) // self._codec.config.stride) for one in heard]
-        found = zip(codes.cpu().numpy(), frames, clear.tolist(), strict=True)
-        return [Coded(one[:count].copy()) if sure else None for one, count, sure in found]
+    def _alone(self, heard: torch.Tensor) -> Coded:
+        return Coded(self._codec.encode(self._mels(heard))[0].cpu().numpy())
+
+    def _together(self, heard: Sequence[torch.Tensor]) -> list[Coded | None]:
+        mels = product(torch.cat([one[0] for one in heard]), mel_filterbank(self._mel))
+        mels = mels.clamp_(min=self._mel.floor).log_().to(self._device())
+        found = self._codec.encode_clear(mels.split([one.shape[1] for one in heard]), NEAR)
+        return [Coded(codes.cpu().numpy()) if sure else None for codes, sure in found]
+
+    def _most(self) -> int:
+        return MOST * self.rate
 
     def _refuse_no_sound(self, samples: np.ndarray) -> None:
         least = self._mel.hop
@@ -100,21 +100,25 @@ class SpeechTokens:
         return Audio(np.asarray(vocode(mel, self._mel), dtype=np.float32), self.rate)
 
     def _heard(self, samples: np.ndarray) -> torch.Tensor:
-        """samples [S] -> [1, M, n_mels] where the codec is; the mel itself is made on the CPU."""
+        """samples [S] -> how loud each frequency is [1, M, n_fft / 2 + 1]."""
         wave = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
-        return log_mel(wave[None], self._mel).to(self._device())
+        return magnitude(wave[None], self._mel)
+
+    def _mels(self, heard: torch.Tensor) -> torch.Tensor:
+        """-> [1, M, n_mels] where the codec is; the mel itself is made on the CPU."""
+        return mel_of(heard, self._mel).to(self._device())
 
     def _device(self) -> torch.device:
         return self._codec.quantiser.codebooks.device
 
 
-def alike(lengths: Sequence[int], most: int) -> list[range]:
-    """Which of rising `lengths` are put together: at most ROOM, and `most` when all are filled up
-    to the last; one that is longer stays alone."""
-    groups, start = [], 0
-    for place, length in enumerate(lengths):
+def packs(lengths: Sequence[int], most: int) -> list[range]:
+    """Which of `lengths` in turn are put together: at most ROOM, of `most` in all; one that is
+    longer stays alone."""
+    found, start = [], 0
+    for place in range(len(lengths)):
         count = place + 1 - start
-        if count > 1 and (count > ROOM or count * length > most):
-            groups.append(range(start, place))
+        if count > 1 and (count > ROOM or sum(lengths[start : place + 1]) > most):
+            found.append(range(start, place))
             start = place
-    return [*groups, range(start, len(lengths))] if lengths else []
+    return [*found, range(start, len(lengths))] if lengths else []

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T", bound=Sized)
 
 GROUP = 8
-"""Batches of a group: of `nano`'s conversations an eighth is padding then, and with four a fifth."""
+"""Batches of a group. Of `nano`'s conversations an eighth is padding then; with four, a fifth."""
 
 
 class LengthGroups(Generic[T]):

@@ -86,6 +86,8 @@ def _decode(data: bytes, name: str) -> np.ndarray:
                         f"{MOST_PIXELS:,} are read; make it smaller"
                     )
                 picture.load()
+                if picture.format == "PNG" and picture.mode == "RGB" and not picture.info:
+                    return np.array(picture)  # nothing is said that could change a pixel
                 return _to_rgb(picture, name)
     except Image.DecompressionBombError as error:
         raise InputError(

@@ -86,8 +86,13 @@ def magnitude(samples: Tensor, config: MelConfig) -> Tensor:
 
 def log_mel(samples: Tensor, config: MelConfig) -> Tensor:
     """samples [B, T] -> natural-log mel magnitude [B, F, n_mels] in fp32, F = ceil(T / hop)."""
-    with torch.autocast(samples.device.type, enabled=False):
-        mel = magnitude(samples, config) @ mel_filterbank(config).T.to(samples.device)
+    return mel_of(magnitude(samples, config), config)
+
+
+def mel_of(sizes: Tensor, config: MelConfig) -> Tensor:
+    """`magnitude` [..., n_fft / 2 + 1] -> natural-log mel magnitude [..., n_mels] in fp32."""
+    with torch.autocast(sizes.device.type, enabled=False):
+        mel = sizes @ mel_filterbank(config).T.to(sizes.device)
         return mel.clamp(min=config.floor).log()
 
 

@@ -21,12 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lumoomni.shapes import round_up
+from lumoomni.shapes import POSITIONS, round_up
 
 LIKE = 0.75
 """Documents of a group are at least this share of its longest one."""
-ROOM = 16
-"""On a CPU a group's documents have room for a multiple of so many positions."""
 
 Table = tuple[Tensor, Tensor]
 
@@ -38,8 +36,8 @@ class Segments:
 
     place [B * T]: where each flat position stands in take; 0 for padding, which means nothing.
     missing: places in take that hold no position of their own; padding: flat positions that belong
-    to no document. longest: positions of the longest document. cpu: whether groups have the shapes
-    that suit one.
+    to no document. longest: positions of the longest document. cpu: whether it is one that
+    holds them.
     """
 
     take: Tensor
@@ -100,8 +98,7 @@ def segments_of(documents: Tensor, lengths: Tensor | None) -> Segments:
     sizes = torch.bincount(number, minlength=len(starts))
     order = sizes.argsort(descending=True, stable=True)
     falling = sizes[order].tolist()
-    cpu = documents.device.type == "cpu"
-    shapes = _few(falling) if cpu else _groups(falling)
+    shapes = _groups(falling)
     begins = _begins(shapes, order)
     take = torch.cat([starts[part].repeat_interleave(size) for part, size in _parts(order, shapes)])
     place = torch.zeros_like(flat)
@@ -111,31 +108,18 @@ def segments_of(documents: Tensor, lengths: Tensor | None) -> Segments:
     there[place[kept]] = True
     outside = flat[:0] if real is None else (~real).nonzero()[:, 0]
     missing = (~there).nonzero()[:, 0]
-    return Segments(take, shapes, place, missing, outside, falling[0], cpu)
+    return Segments(take, shapes, place, missing, outside, falling[0], flat.device.type == "cpu")
 
 
 def _groups(sizes: list[int]) -> tuple[tuple[int, int], ...]:
-    """(documents, positions) of groups of falling sizes in which none is much shorter."""
+    """(documents, positions) of groups of falling sizes in which none is much shorter. Positions
+    are rounded up as all padded lengths are: fewer shapes are new (lumoomni/shapes.py)."""
     shapes: list[tuple[int, int]] = []
-    for size in sizes:
+    for size in (round_up(size, POSITIONS) for size in sizes):
         if shapes and size >= LIKE * shapes[-1][1]:
             shapes[-1] = (shapes[-1][0] + 1, shapes[-1][1])
         else:
             shapes.append((1, size))
-    return tuple(shapes)
-
-
-def _few(sizes: list[int]) -> tuple[tuple[int, int], ...]:
-    """The same where every shape that is new has its products compiled (lumoomni/shapes.py):
-    groups of 2^n documents, with room for a multiple of `ROOM` positions."""
-    shapes: list[tuple[int, int]] = []
-    end = 0
-    for count, _ in _groups([round_up(size, ROOM) for size in sizes]):
-        stop = end + count
-        while end < stop:
-            some = 1 << ((stop - end).bit_length() - 1)
-            shapes.append((some, round_up(sizes[end], ROOM)))
-            end += some
     return tuple(shapes)
 
 

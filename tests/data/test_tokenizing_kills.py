@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lumoomni.data import tokenizing
+from lumoomni.data import ahead, tokenizing
 from lumoomni.data.shard_set import ShardSet
 from lumoomni.errors import InputError
 from lumoomni.runtime import Interrupted
@@ -108,7 +108,7 @@ def test_a_disk_that_fails_is_not_a_bad_record(
     def fail(path: str) -> bytes:
         raise OSError(errno.EIO, "input/output error")
 
-    monkeypatch.setattr(tokenizing, "read_bytes", fail)
+    monkeypatch.setattr(ahead, "read_bytes", fail)
     with pytest.raises(InputError, match=r"r000: 0\.wav could not be read .*run the same command"):
         run(world, tmp_path / "out")
     monkeypatch.undo()

@@ -16,23 +16,19 @@ from lumoomni.model.norm import Rope
 from lumoomni.model.segments import (
     LIKE,
     Segments,
-    _few,
-    _groups,
     gather,
     scatter_back,
     segments_of,
 )
 from lumoomni.model.thinker import Thinker, ThinkerConfig
 
-DOCUMENTS = torch.tensor([[0] * 5 + [1] * 4 + [2] * 3, [0] * 2 + [1] * 7 + [2] * 3])
-LENGTHS = torch.tensor([12, 9])
+DOCUMENTS = torch.tensor([[0] * 5 + [1] * 4 + [2] * 23, [0] * 2 + [1] * 7 + [2] * 23])
+LENGTHS = torch.tensor([32, 9])
 
 
 def elsewhere(lengths: torch.Tensor | None) -> Segments:
     """As they would be made on another device than a CPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lumoomni.model.segments._few", _groups)
-        return replace(segments_of(DOCUMENTS, lengths), cpu=False)
+    return replace(segments_of(DOCUMENTS, lengths), cpu=False)
 
 
 def alone(x: torch.Tensor, segments: Segments) -> list[torch.Tensor]:
@@ -40,33 +36,33 @@ def alone(x: torch.Tensor, segments: Segments) -> list[torch.Tensor]:
 
 
 def test_every_real_position_has_one_place_and_comes_back() -> None:
-    x = torch.randn(2, 12, 3, 4)
-    for found in (elsewhere(LENGTHS), segments_of(DOCUMENTS, LENGTHS)):
-        shapes = ((4, 16), (1, 16)) if found.cpu else ((1, 7), (2, 5), (1, 3), (1, 2))
-        assert found.shapes == shapes and found.longest == 7
-        laid = alone(x, found)
-        assert [one.shape[:2] for one in laid] == list(shapes)
-        assert torch.equal(laid[0][0, :7], x[1, 2:9])
-        back = scatter_back(laid, found).view_as(x)
-        assert torch.equal(back[0], x[0]) and torch.equal(back[1, :9], x[1, :9])
+    found = segments_of(DOCUMENTS, LENGTHS)
+    assert found.shapes == ((1, 24), (4, 8)) and found.longest == 23
+    x = torch.randn(2, 32, 3, 4)
+    laid = alone(x, found)
+    assert torch.equal(laid[0][0, :23], x[0, 9:]) and torch.equal(laid[1][0, :7], x[1, 2:9])
+    back = scatter_back(laid, found).view_as(x)
+    assert torch.equal(back[0], x[0]) and torch.equal(back[1, :9], x[1, :9])
     whole = segments_of(DOCUMENTS, None)
     assert torch.equal(scatter_back(alone(x, whole), whole).view_as(x), x)
     assert sum(count for count, _ in whole.shapes) == 6
 
 
-def test_shapes_are_few_and_nothing_is_lost() -> None:
-    """Over many packed batches: powers of two by multiples of 16, never crossing what is short."""
+def test_documents_of_like_lengths_share_a_layout() -> None:
+    """Of all documents in their order, with room for each, and none much shorter than that."""
     stream = torch.Generator().manual_seed(0)
     for _ in range(20):
         many = int(torch.randint(1, 40, (), generator=stream))
         sizes = torch.randint(1, 600, (many,), generator=stream)
-        falling = sorted(sizes.tolist(), reverse=True)
-        shapes, end = _few(falling), 0
-        for count, room in shapes:
+        documents = torch.arange(many).repeat_interleave(sizes)[None]
+        found, falling, end = segments_of(documents, None), sizes.sort(descending=True).values, 0
+        assert found.longest == falling[0]
+        for count, room in found.shapes:
             part, end = falling[end : end + count], end + count
-            assert count & (count - 1) == 0 and room % 16 == 0
-            assert part[0] <= room < part[0] + 16 and part[-1] > LIKE * room - 16
-        assert end == len(falling)
+            assert room % 8 == 0 and part[0] <= room < part[0] + 8 and part[-1] > LIKE * room - 8
+        assert end == many
+        x = torch.randn(1, len(documents[0]), 1, 2)
+        assert torch.equal(scatter_back(alone(x, found), found).view_as(x), x)
 
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
@@ -74,10 +70,10 @@ def test_gradients_come_back_to_their_own_positions(lengths: torch.Tensor | None
     """As autograd's own for plain indexing, where every real position counts differently."""
     torch.manual_seed(0)
     segments = segments_of(DOCUMENTS, lengths)
-    whole = torch.tensor([12, 12]) if lengths is None else lengths
-    real = (torch.arange(12) < whole[:, None]).flatten()
-    weights = torch.randn(24, 3, 4, dtype=torch.float64) * real[:, None, None]
-    x = torch.randn(2, 12, 3, 4, dtype=torch.float64)
+    whole = torch.tensor([32, 32]) if lengths is None else lengths
+    real = (torch.arange(32) < whole[:, None]).flatten()
+    weights = torch.randn(64, 3, 4, dtype=torch.float64) * real[:, None, None]
+    x = torch.randn(2, 32, 3, 4, dtype=torch.float64)
     found = []
     for plain in (True, False):
         leaf = x.clone().requires_grad_()
@@ -102,17 +98,17 @@ def test_rotations_are_those_of_the_given_positions(
     """Whether each document counts from its start, when tables are shared, or goes on counting."""
     torch.manual_seed(0)
     layer = SelfAttention(AttentionConfig(width=16, heads=4, kv_heads=2, head_width=8))
-    x = torch.randn(2, 12, 16, requires_grad=True)
+    x = torch.randn(2, 32, 16, requires_grad=True)
     spec = AttentionSpec(documents=DOCUMENTS)
-    mask = build_mask(spec, queries=12, start=0, causal=True, window=None, valid=None, like=x)
-    positions = default_positions(spec, 2, 12)
+    mask = build_mask(spec, queries=32, start=0, causal=True, window=None, valid=None, like=x)
+    positions = default_positions(spec, 2, 32)
     assert positions is not None
     # Uneven steps: a turn that is the same for a whole document changes nothing that is read.
-    positions = positions if restart else torch.randint(0, 40, (2, 12)).cumsum(1)
-    rope = Rope(8, 100.0, 600)(positions, 0, 12)
+    positions = positions if restart else torch.randint(0, 40, (2, 32)).cumsum(1)
+    rope = Rope(8, 100.0, 1400)(positions, 0, 32)
     segments = segments_of(DOCUMENTS, lengths)
     segments = segments if cpu else elsewhere(lengths)
-    real = torch.arange(12) < (torch.tensor([12, 12]) if lengths is None else lengths)[:, None]
+    real = torch.arange(32) < (torch.tensor([32, 32]) if lengths is None else lengths)[:, None]
     wanted, found = layer(x, rope, mask)[real], layer(x, rope, segments)[real]
     torch.testing.assert_close(found, wanted)
     grads = [torch.autograd.grad(y.square().sum(), x)[0] for y in (wanted, found)]
@@ -120,7 +116,7 @@ def test_rotations_are_those_of_the_given_positions(
     if cpu:
         shared = [2 if restart or count == 1 else 3 for count, _ in segments.shapes]
         assert [cos.dim() for cos, _ in segments.tables(rope)] == shared
-        other = Rope(8, 100.0, 600)(positions + torch.arange(12), 0, 12)
+        other = Rope(8, 100.0, 1400)(positions + torch.arange(32), 0, 32)
         moved = layer(x, other, mask)[real]
         torch.testing.assert_close(layer(x, other, segments)[real], moved)
 
@@ -130,10 +126,10 @@ def test_rotations_are_those_of_the_given_positions(
 def test_attention_reads_as_under_the_mask(grad: bool, lengths: torch.Tensor | None) -> None:
     torch.manual_seed(0)
     layer = SelfAttention(AttentionConfig(width=16, heads=4, kv_heads=2, head_width=8))
-    x = torch.randn(2, 12, 16, requires_grad=grad)
+    x = torch.randn(2, 32, 16, requires_grad=grad)
     spec = AttentionSpec(documents=DOCUMENTS)
-    mask = build_mask(spec, queries=12, start=0, causal=True, window=None, valid=None, like=x)
-    real = torch.arange(12) < (torch.tensor([12, 12]) if lengths is None else lengths)[:, None]
+    mask = build_mask(spec, queries=32, start=0, causal=True, window=None, valid=None, like=x)
+    real = torch.arange(32) < (torch.tensor([32, 32]) if lengths is None else lengths)[:, None]
     with torch.set_grad_enabled(grad):
         wanted = layer(x, None, mask)[real]
         found = layer(x, None, segments_of(DOCUMENTS, lengths))[real]
@@ -147,7 +143,7 @@ def test_a_window_that_cuts_documents_still_has_its_mask() -> None:
     """A window below the longest document needs the mask; one above it does not change a thing."""
     torch.manual_seed(0)
     base = {"vocab_size": 20, "width": 16, "layers": 1, "heads": 2, "kv_heads": 1, "head_width": 8}
-    spec = AttentionSpec(documents=DOCUMENTS[:1])
+    spec = AttentionSpec(documents=torch.tensor([[0] * 5 + [1] * 4 + [2] * 3]))
     x = torch.randn(1, 12, 16)
     plain = Thinker(ThinkerConfig(**base, ffn_width=24))  # type: ignore[arg-type]
     found = {}
