@@ -7,6 +7,7 @@ Knows: Qwen3 as `transformers` has it, and what to add. Does not know: pictures,
 Costs: with a maker each matrix twice, and both products at every position.
 """
 
+import inspect
 from typing import Any
 
 import torch
@@ -16,6 +17,10 @@ from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3Model
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
+CACHE = "past_key_values"
+if "cache" in inspect.signature(Qwen3Model.forward).parameters:
+    CACHE = "cache"
+"""What Qwen3 calls its cache: transformers 5.24 gave it another name."""
 PAST = "lumoomni_past"
 """The attribute of a cache that holds what is more than keys and values."""
 
@@ -89,22 +94,24 @@ class LumoOmniModel(Qwen3Model):
         input_ids: Tensor | None = None,
         attention_mask: Any = None,
         position_ids: Any = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
-        """As Qwen3's. Raises ValueError for embeddings without ids where there is a maker, and for
-        a cache that was cut since it was filled."""
+        """As Qwen3's; a cache may be given by either of its names. Raises ValueError for embeddings
+        without ids where there is a maker, and for a cache that was cut since it was filled."""
+        cache = past_key_values if cache is None else cache
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give one of input_ids and inputs_embeds")
         if use_cache is None:
             use_cache = bool(self.config.use_cache) and not self.training
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        start = 0 if past_key_values is None else int(past_key_values.get_seq_length())
-        tail, seen = _past(past_key_values, start)
+        start = 0 if cache is None else int(cache.get_seq_length())
+        tail, seen = _past(cache, start)
         places = _places(x, attention_mask, position_ids, start)
         if self.short_conv is not None:
             x, tail = self.short_conv(x, tail, places)
@@ -114,12 +121,12 @@ class LumoOmniModel(Qwen3Model):
             after = _after(input_ids >= self.config.media_from, places, seen)
             self._whose[:] = [(input_ids >= self.config.maker_from) | after]
             seen = after[:, -1:]
-        if past_key_values is not None:
-            setattr(past_key_values, PAST, (start + x.shape[1], tail, seen))
+        if cache is not None:
+            setattr(cache, PAST, (start + x.shape[1], tail, seen))
         return super().forward(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            **{CACHE: cache},
             inputs_embeds=x,
             use_cache=use_cache,
             **kwargs,

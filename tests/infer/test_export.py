@@ -23,6 +23,8 @@ from tests.tiny_rows import space, thinker, write_rows
 
 pytestmark = pytest.mark.slow
 transformers = pytest.importorskip("transformers")
+from lumoomni.model.modeling_lumoomni import CACHE  # noqa: E402
+
 TEXT = "a large red circle above a small blue square: what colour is it? 数 é e\u0301"
 TOLERANCE = 4e-5
 """As in test_hf_weights.py: logits are above 1, other weights move them by as much."""
@@ -181,10 +183,10 @@ def test_more_than_qwen3_generates_what_it_scores(tmp_path: Path) -> None:
         model.generate(input_ids=ids, num_beams=2, **how)
     with pytest.raises(ValueError, match="give ids"):
         model(inputs_embeds=torch.zeros(1, 2, 32))
-    cache = model(input_ids=ids, use_cache=True).past_key_values
+    cache = getattr(model(input_ids=ids, use_cache=True), CACHE)
     cache.crop(-4)
     with pytest.raises(ValueError, match="holds 20 positions, but was filled with 24"):
-        model(input_ids=ids[:, 20:], past_key_values=cache)
+        model(input_ids=ids[:, 20:], **{CACHE: cache})
 
 
 def test_what_is_packed_into_one_row_is_scored_as_alone(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from typer.testing import CliRunner
 
 from lumoomni.cli import app
@@ -116,13 +117,13 @@ def test_the_audit_is_a_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """A codec that hears what came before gives other ids: no space is left, and exit code 1."""
     from lumoomni.codecs.speech_tokens import SpeechTokens
 
-    plain, calls = SpeechTokens.encode, []
+    plain, calls = SpeechTokens._alone, []
 
-    def moody(self: SpeechTokens, samples: np.ndarray) -> Coded:
+    def moody(self: SpeechTokens, mel: Tensor) -> Coded:
         calls.append(1)
-        return Coded((plain(self, samples).codes + len(calls) // 3) % self.facts.codebook_size)
+        return Coded((plain(self, mel).codes + len(calls) // 3) % self.facts.codebook_size)
 
-    monkeypatch.setattr(SpeechTokens, "encode", moody)
+    monkeypatch.setattr(SpeechTokens, "_alone", moody)
     model, out = write_model(tmp_path / "model"), tmp_path / "space"
     with pytest.raises(GateFailure, match=r"tokens\.speech_same is .*needed >= 1"):
         build_tokens(model, out)
