@@ -242,7 +242,7 @@ def _pretrain_tokens() -> PretrainTokensConfig:
         share_digits=True,
         text_weight=8.0,
         rows_rate=0.5,
-        loop=LoopConfig(steps=5000, batch_size=16, accumulate=2),
+        loop=LoopConfig(steps=6000, batch_size=16, accumulate=2),
         optim=OptimConfig(lr=5e-3, matrix_lr=0.04, warmup=40),
         making=MakingConfig(draw=replace(PICTURE, watch=True), sound=replace(SOUND, watch=True)),
     )
