@@ -4,7 +4,7 @@ Knows: a SigLIP tower and a Qwen3 with random weights, a quarter as wide and hal
 at 384 pixels and Qwen3-0.6B, with a quarter of its vocabulary; lengths as captions and as
 conversations have.
 Does not know: whether anything is learned; only time and memory are measured, in turns.
-Costs: about ten minutes on two cores, packing most of them; loading writes 600 MB to the temporary
+Costs: many minutes on two cores, packing most of them; loading writes 600 MB to the temporary
 folder.
 
     python -m benchmarks.track_a --json track_a.json [--quick]

@@ -1,4 +1,4 @@
-"""How a processor computes float32 quickly: whose it is, by which library, and with what as zero.
+"""How a processor computes float32 quickly: whose it is, and by which library.
 
 Knows: kinds of processors, torch's settings. Does not know: models, or what is computed.
 Costs: one file read and one small product, once.
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXACT = 1e-5
 """Largest error of a product of standard normal numbers, over the root of its length: float32 has a
-tenth of that, numbers cut down to bfloat16 three hundred times as much."""
+fifth of that, numbers cut down to bfloat16 a thousand times as much."""
 
 
 def maker() -> str:

@@ -43,26 +43,17 @@ def test_other_processors_keep_to_their_library(
         assert asked() == before
 
 
-def test_amd_is_asked_otherwise_within_alone(
-    processor: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("exact", [True, False])
+def test_amd_is_asked_otherwise_within_alone_and_where_that_is_exact(
+    processor: Any, monkeypatch: pytest.MonkeyPatch, exact: bool
 ) -> None:
     processor("AuthenticAMD")
-    monkeypatch.setattr(arithmetic, "is_float32", lambda *_: True)
+    monkeypatch.setattr(arithmetic, "is_float32", lambda *_: exact)
     before = asked()
     with pytest.raises(RuntimeError, match="ends badly"), quick_float32():
-        assert asked() == "bf16"
+        assert asked() == ("bf16" if exact else before)
         raise RuntimeError("it ends badly")
     assert asked() == before
-
-
-def test_a_library_that_rounds_to_bfloat16_is_not_asked(
-    processor: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    processor("AuthenticAMD")
-    monkeypatch.setattr(arithmetic, "is_float32", lambda *_: False)
-    before = asked()
-    with quick_float32():
-        assert asked() == before
 
 
 def test_float32_is_told_from_bfloat16() -> None:

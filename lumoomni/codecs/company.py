@@ -74,7 +74,8 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x [..., n] and weight [m, n] -> [..., m], as `F.linear`, for what is in company already.
 
     By oneDNN where torch has it: on AMD's processors in half the time of MKL, which `F.linear`
-    takes, on Intel's in the same. It rounds otherwise, and as well.
+    takes (`lumoomni/arithmetic.py`). It rounds otherwise, and as well. What is exact (exact.py)
+    asks torch for its strictest products, which are MKL's, so oneDNN is called by itself here.
     """
     if _ONEDNN is None or x.device.type != "cpu" or x.dtype != torch.float32:
         return F.linear(x, weight, bias)

@@ -11,7 +11,7 @@ kernels serve, on every device.
 
 Gathering and scattering undo each other, so the gradient of one is a plain read by the other: what
 autograd would do instead, adding at repeated indices, costs several times more on a CPU. All reads
-are `index_select` of whole positions: plain indexing takes seven times as long there.
+are `index_select` of whole positions: plain indexing takes several times as long there.
 """
 
 from collections.abc import Iterator, Sequence

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from lumoomni import arithmetic
 from lumoomni.errors import InputError, RunFailure
 from lumoomni.runtime import Interrupted, Progress
 from lumoomni.train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -113,6 +114,24 @@ def test_a_thread_that_leaves_autocast_changes_no_bit(tmp_path: Path) -> None:
     calm, disturbed = trained(tmp_path / "a", False), trained(tmp_path / "b", True)
     for key, value in calm.items():
         assert torch.equal(disturbed[key], value), key
+
+
+def test_what_is_learned_is_multiplied_quickly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arithmetic, "_onednn_is_quicker", lambda: True)
+    products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    task, seen = Toy(), []
+    learned = task.loss
+
+    def watched(batch: Any) -> StepLoss:
+        seen.append(products.fp32_precision)
+        return learned(batch)
+
+    task.loss = watched  # type: ignore[method-assign]
+    before = products.fp32_precision
+    fit(task, loop(2), OPTIM, site(tmp_path))
+    assert seen == ["bf16", "bf16"] and products.fp32_precision == before != "bf16"
 
 
 def test_accumulation_is_one_big_batch(tmp_path: Path) -> None:
